@@ -1,0 +1,185 @@
+"""The arguments that all recipes share; each recipe adds one dataclass of its own.
+
+A field's help sentence, type and default are written here once: `--help`, the YAML files and `config.yaml` follow it.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from common.errors import UserError
+
+import torch
+import transformers
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, and which of its weights."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id (namespace/name) or local directory of the pretrained model."}
+    )
+    from_scratch: str | None = field(
+        default=None,
+        metadata={"help": "Instead of a pretrained model: a new one of this size (encoder_tiny, encoder_small)."},
+    )
+    vocab_size: int = field(
+        default=8000,
+        metadata={"help": "With from_scratch: most pieces that the tokenizer learns from the texts."},
+    )
+    tokenizer_name_or_path: str | None = field(
+        default=None, metadata={"help": "Tokenizer, where it is not the one of model_name_or_path."}
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the hub."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept instead of HF_HOME."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run Python code that the model's repository brings. Read it first."}
+    )
+    allow_pickle: bool = field(
+        default=False,
+        metadata={"help": "Load pytorch_model.bin where there is no model.safetensors. A pickle can run code."},
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention: sdpa, eager, flash_attention_2. Default: the model's choice."}
+    )
+    freeze_layers: int = field(
+        default=0, metadata={"help": "Freeze the embeddings and this many of the lowest layers (0: train everything)."}
+    )
+    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter and the head, not all weights."})
+    lora_r: int = field(default=16, metadata={"help": "Rank of the LoRA matrices."})
+    lora_alpha: int = field(default=32, metadata={"help": "The LoRA update is multiplied by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout on the input of the LoRA matrices."})
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Layers that get a LoRA matrix. Default: PEFT's choice for the architecture."}
+    )
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "Keep the frozen weights in 4 bits (QLoRA). Needs use_peft."}
+    )
+
+    def __post_init__(self):
+        if self.model_name_or_path and self.from_scratch:
+            raise UserError("model_name_or_path and from_scratch exclude each other: give one of them.")
+        if not self.model_name_or_path and not self.from_scratch:
+            raise UserError("No model: set model_name_or_path to a hub id or directory, or from_scratch to a preset.")
+        if self.load_in_4bit and not self.use_peft:
+            raise UserError("4-bit weights cannot be trained directly: set use_peft too.")
+        if self.use_peft and self.from_scratch:
+            raise UserError("use_peft needs a pretrained model: an adapter on random weights learns nothing.")
+        if self.use_peft and self.freeze_layers:
+            raise UserError("use_peft already freezes the base model: leave out freeze_layers.")
+
+
+@dataclass
+class DataArguments:
+    """Where the rows come from: a hub dataset, or local files (json, jsonl, csv, tsv, parquet, conll)."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Hub id (namespace/name) of the dataset, or a local directory of data files."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the hub dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the hub dataset."})
+    train_split: str = field(default="train", metadata={"help": "Name of the hub dataset's training split."})
+    validation_split: str = field(default="validation", metadata={"help": "Name of its validation split."})
+    test_split: str = field(default="test", metadata={"help": "Name of its test split."})
+    train_file: list[str] | None = field(default=None, metadata={"help": "Training files or globs."})
+    validation_file: list[str] | None = field(default=None, metadata={"help": "Validation files or globs."})
+    test_file: list[str] | None = field(
+        default=None, metadata={"help": "Files or globs to predict; labels are optional in them."}
+    )
+    validation_split_percentage: float = field(
+        default=10.0, metadata={"help": "Percent of the training rows taken for validation where there is no split."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use only the first N training rows."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Use only the first N validation rows."})
+    max_predict_samples: int | None = field(default=None, metadata={"help": "Use only the first N test rows."})
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that tokenize. Default: one."}
+    )
+    language: str | None = field(
+        default=None, metadata={"help": "Language code of the texts (en, zh, ...), kept in recipe.json and the card."}
+    )
+
+    def __post_init__(self):
+        if self.dataset_name and (self.train_file or self.validation_file):
+            raise UserError("dataset_name and train_file / validation_file exclude each other: give one of them.")
+        if not (self.dataset_name or self.train_file or self.validation_file or self.test_file):
+            raise UserError("No data: set dataset_name, or train_file / validation_file / test_file.")
+        if not 0 < self.validation_split_percentage < 100:
+            raise UserError(
+                f"validation_split_percentage must lie between 0 and 100: {self.validation_split_percentage}."
+            )
+        for name in ("max_train_samples", "max_eval_samples", "max_predict_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1: leave it out to use every row.")
+
+
+@dataclass
+class RunArguments:
+    """What this project adds to Hugging Face's TrainingArguments, and the three defaults that it turns round."""
+
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "What the model computes in: auto (bfloat16 where the hardware has it, else float32), float32, "
+            "bfloat16 or float16. Trained weights are kept in float32 whatever the checkpoint was saved in."
+        },
+    )
+    resume_from_checkpoint: str = field(
+        default="auto",
+        metadata={
+            "help": "auto: go on from the newest whole checkpoint in output_dir, or start; "
+            "never: start at step 0; or the path of a checkpoint."
+        },
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Stop after the start screen, one training step, one evaluation batch, a save and a reload."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without a better metric_for_best_model."}
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "How much better an evaluation must be to count for early stopping."}
+    )
+    # Hugging Face's default replaces a NaN loss by the running average in every log, so a broken run looks healthy.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN and infinite losses in the logs."})
+    # Without it the patience of early stopping starts again at every resume.
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Restore the state of the callbacks when a run is resumed."}
+    )
+
+    def __post_init__(self):
+        choices = ("auto", "float32", "bfloat16", "float16")
+        if self.dtype not in choices:
+            raise UserError(f"dtype must be one of {', '.join(choices)}, not {self.dtype!r}.")
+        if not self.use_cpu and not torch.accelerator.is_available():
+            # Two processes started without it on a machine without accelerator would be two separate trainings.
+            self.use_cpu = True
+        chosen_elsewhere = self.bf16 or self.fp16 or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+        if chosen_elsewhere and self.dtype != "auto":
+            raise UserError(
+                f"dtype {self.dtype} and bf16 / fp16 / accelerate's mixed_precision both set the precision: "
+                "leave dtype at auto or drop the other."
+            )
+        if not chosen_elsewhere:
+            self.bf16 = self.dtype == "bfloat16" or (self.dtype == "auto" and computes_bfloat16_natively(self.use_cpu))
+            self.fp16 = self.dtype == "float16"
+        if self.fp16 and self.use_cpu:
+            raise UserError("float16 has no use on a CPU: set dtype to bfloat16, float32 or auto.")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise UserError("early_stopping_patience needs load_best_model_at_end: true, else the last model is kept.")
+        super().__post_init__()
+
+
+@dataclass
+class TrainingArguments(RunArguments, transformers.TrainingArguments):
+    """Hugging Face's TrainingArguments with this project's additions."""
+
+
+def computes_bfloat16_natively(use_cpu: bool) -> bool:
+    """Whether the device has bfloat16 arithmetic of its own (emulated bfloat16 is slower than float32)."""
+    if not use_cpu and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if not use_cpu:
+        return False
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,120 @@
+"""What is watched and decided while a run trains."""
+
+import signal
+import sys
+import threading
+
+from common.checkpoints import SealCheckpoints
+from common.console import say
+
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+class RunStopped(Exception):
+    """Raised out of training once the checkpoint that a signal asked for is sealed."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(signal_number, step)
+        self.signal_number, self.step = signal_number, step
+
+
+class StopOnSignal(TrainerCallback):
+    """Saves a checkpoint at the next step boundary after SIGTERM, SIGINT, SIGUSR1 or SIGHUP, then raises RunStopped.
+
+    All processes agree on the step, whichever of them got the signal. A second signal ends the process at once.
+    """
+
+    def __init__(self):
+        self.received = 0
+        self.handlers = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self.handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+
+    def on_train_end(self, args, state, control, **kwargs):
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        if self.received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.received = number
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if PartialState().num_processes > 1:
+            flag = torch.tensor([self.received], dtype=torch.float32, device=args.device)
+            # The largest of the numbers, so that every process reports the same signal.
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            self.received = int(flag.item())
+        if self.received:
+            control.should_save = True
+            control.should_evaluate = False
+        return control
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.received:
+            self.on_train_end(args, state, control)
+            raise RunStopped(self.received, state.global_step)
+
+
+class RunLog(TrainerCallback):
+    """A line for each log and each evaluation, with the first scores only; a progress bar where there is a terminal."""
+
+    SHOWN_SCORES = 5
+
+    def __init__(self):
+        self.bar = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and not args.disable_tqdm and sys.stderr.isatty():
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, leave=False)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or "loss" not in logs:
+            return
+        values = {"loss": "{:.4f}", "grad_norm": "{:.3f}", "learning_rate": "{:.2e}"}
+        self._say(state, [f"{name} {form.format(logs[name])}" for name, form in values.items() if name in logs])
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        scores = {name.removeprefix("eval_"): value for name, value in metrics.items() if isinstance(value, float)}
+        loss = [f"loss {scores.pop('loss'):.4f}"] if "loss" in scores else []
+        shown = [f"{name} {value:.4f}" for name, value in list(scores.items())[: self.SHOWN_SCORES]]
+        self._say(state, ["validation", *loss, *shown])
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.close()
+
+    def _say(self, state, values: list[str]) -> None:
+        if self.bar is not None:
+            self.bar.clear()
+        say(f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}  " + "  ".join(values))
+
+
+def make_callbacks(training_args) -> list[TrainerCallback]:
+    """The callbacks of every run: early stopping where asked for, sealed checkpoints, a save on SIGTERM."""
+    callbacks = [SealCheckpoints(training_args.save_total_limit)]
+    # From here on rotation is ours: see SealCheckpoints.
+    training_args.save_total_limit = None
+    if training_args.early_stopping_patience is not None:
+        callbacks.append(
+            EarlyStoppingCallback(
+                early_stopping_patience=training_args.early_stopping_patience,
+                early_stopping_threshold=training_args.early_stopping_threshold,
+            )
+        )
+    # Last, because it leaves training by an exception: the checkpoint has to be sealed before.
+    return [*callbacks, StopOnSignal()]

@@ -1,0 +1,232 @@
+"""From a hub name or local files to checked splits: every row is read and judged before a model is loaded."""
+
+import atexit
+import hashlib
+import itertools
+import shutil
+import sys
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.arguments import DataArguments
+from common.console import say
+from common.errors import UserError
+from common.lines import SHOWN_COMPLAINTS, suggest
+from common.sources import Source, find_sources
+
+import datasets
+import numpy as np
+import pyarrow.compute
+from datasets.arrow_writer import ArrowWriter
+from datasets.table import MemoryMappedTable
+
+ROWS_THAT_TELL_THE_COLUMNS = 100  # a JSON row may lack a key: the first rows together tell which columns there are
+LIMITS = {"train": "max_train_samples", "validation": "max_eval_samples", "test": "max_predict_samples"}
+
+
+class RowError(ValueError):
+    """A row that the recipe cannot use; the text names the column, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What a recipe asks of its data; see load_splits."""
+
+    columns: dict[str, str | tuple[str, ...]]
+    features: datasets.Features
+    read_row: Callable[[dict], dict]
+    labels: frozenset[str]
+
+
+@dataclass
+class _Split:
+    """A split that has been read: its rows, a hash of each row's inputs, and what there is to tell about it."""
+
+    dataset: datasets.Dataset | None = None
+    input_hashes: array = field(default_factory=lambda: array("q"))
+    faults: list[str] = field(default_factory=list)
+    unused_columns: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
+    has_own_ids: bool = False
+
+
+def load_splits(
+    data_args: DataArguments,
+    columns: dict[str, str | tuple[str, ...]],
+    features: datasets.Features,
+    read_row: Callable[[dict], dict],
+    labels: Iterable[str] = (),
+    splits: Sequence[str] = ("train", "validation"),
+    seed: int = 42,
+) -> datasets.DatasetDict:
+    """The wanted splits, each row as `read_row` returns it; a UserError lists the faults of all files.
+
+    `columns` gives each of our columns the names that it may have in the data, best first, or the one name that the
+    user set with the recipe's ..._column_name. `read_row` gets a row under our names; it raises RowError or
+    returns what `features` describes. `labels` may be missing, null or empty in test rows: `read_row` then gets None.
+    Every row also gets `id` (the data's own, else its number in the split) and `origin` (path:line), both texts.
+    A validation split that is not there is taken from the training rows.
+    """
+    assert not {"id", "origin"} & {*features, *columns}, "these columns are added here"
+    wishes = _Wishes(columns, features, read_row, frozenset(labels))
+    directory = Path(tempfile.mkdtemp(prefix="trainer-recipes-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    read = {
+        split: _read_split(split, sources, wishes, getattr(data_args, LIMITS[split]), directory)
+        for split, sources in find_sources(data_args, splits).items()
+    }
+    faults = [fault for part in read.values() for fault in part.faults]
+    if faults:
+        raise UserError("\n".join(faults))
+    unused = dict.fromkeys(name for part in read.values() for name in part.unused_columns)
+    if unused:
+        say(f"Columns that are not used: {', '.join(unused)}.")
+    if "validation" in splits and "validation" not in read:
+        read["train"], read["validation"] = _divide_train(read["train"], data_args, seed)
+    for split in splits:
+        if split != "train" and "train" in read:
+            _warn_of_training_rows(split, read[split].input_hashes, read["train"].input_hashes)
+    return datasets.DatasetDict({split: read[split].dataset for split in splits})
+
+
+def _read_split(split: str, sources: list[Source], wishes: _Wishes, limit: int | None, directory: Path) -> _Split:
+    """Check the rows and write them to an Arrow file, which is mapped into memory rather than loaded."""
+    result = _Split()
+    path = directory / f"{split}.arrow"
+    text = datasets.Value("string")
+    features = datasets.Features({"id": text, "origin": text, **wishes.features})
+    count = 0
+    with ArrowWriter(features=features, path=str(path)) as writer:
+        for position, source in enumerate(sources, start=1):
+            for row, input_hash in _check_rows(source, wishes, split, count, (limit or sys.maxsize) - count, result):
+                count += 1
+                if row is not None:
+                    assert row.keys() == features.keys(), f"read_row returned {list(row)}, not {list(features)}"
+                    writer.write(row)
+                    result.input_hashes.append(input_hash)
+            result.faults += source.complaints.list_lines()
+            if count == limit:
+                if position < len(sources) or next(source.rows, None) is not None:
+                    say(f"{split}: the first {limit} rows ({LIMITS[split]}); the others are neither read nor checked.")
+                break
+        writer.finalize()
+    if not result.faults:
+        # The digest of the rows themselves: what is later computed from the same rows can be found again.
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        table = MemoryMappedTable.from_file(str(path))
+        result.dataset = datasets.Dataset(table, split=datasets.NamedSplit(split), fingerprint=digest)
+        if result.has_own_ids:
+            result.faults = _find_repeated_ids(result.dataset)
+    return result
+
+
+def _check_rows(
+    source: Source, wishes: _Wishes, split: str, start: int, limit: int, result: _Split
+) -> Iterator[tuple[dict | None, int]]:
+    """Yield (row, hash of its inputs) for at most `limit` rows; the row is None where the recipe refuses it."""
+    rows, complaints = source
+    head = list(itertools.islice(rows, min(limit, ROWS_THAT_TELL_THE_COLUMNS)))
+    if not head:
+        if not complaints.count:
+            complaints.add("the split has no rows; choose another", line=0)
+        return
+    found = list(dict.fromkeys(name for _, row in head for name in row))
+    may_be_missing = wishes.labels if split == "test" else frozenset()
+    try:
+        names = _match_columns(wishes.columns, found, head[0][1], may_be_missing)
+    except RowError as error:
+        complaints.add(str(error), head[0][0])
+        return
+    result.unused_columns |= dict.fromkeys(name for name in found if name not in {"id", *names.values()})
+    has_own_ids = "id" in found
+    result.has_own_ids |= has_own_ids
+    for number, (line, row) in enumerate(itertools.islice(itertools.chain(head, rows), limit), start):
+        try:
+            values = _pick_values(row, names, may_be_missing)
+            row_id = _read_id(row) if has_own_ids else str(number)
+            checked = wishes.read_row(values)
+        except RowError as error:
+            complaints.add(str(error), line)
+            yield None, 0
+        except Exception as error:
+            error.add_note(f"This was row {complaints.locate(line)}.")
+            raise
+        else:
+            inputs = [value for column, value in values.items() if column not in wishes.labels]
+            yield {"id": row_id, "origin": complaints.locate(line), **checked}, hash(repr(inputs))
+
+
+def _match_columns(
+    columns: dict[str, str | tuple[str, ...]], found: list[str], first_row: dict, may_be_missing: frozenset[str]
+) -> dict[str, str | None]:
+    """Our columns with the names that they have in the data."""
+    names = {}
+    for column, accepted in columns.items():
+        accepted = (accepted,) if isinstance(accepted, str) else accepted
+        names[column] = next((name for name in accepted if name in found), None)
+        if names[column] is None and column not in may_be_missing:
+            wanted = " or ".join(f'"{name}"' for name in accepted)
+            row = str(first_row)
+            row = row if len(row) <= 200 else row[:200] + "..."
+            raise RowError(
+                f"no column {wanted}, the columns are {', '.join(found)}{suggest(accepted[0], found)}, "
+                f"the first row is {row}; rename it in the data or set the recipe's ..._column_name"
+            )
+    return names
+
+
+def _pick_values(row: dict, names: dict[str, str | None], may_be_missing: frozenset[str]) -> dict:
+    values = {}
+    for column, name in names.items():
+        value = row.get(name)
+        if column in may_be_missing:
+            value = None if value == "" else value  # CSV has no null
+        elif value is None:
+            raise RowError(f'"{name}" is {"null" if name in row else "missing"}; give every row a value')
+        values[column] = value
+    return values
+
+
+def _read_id(row: dict) -> str:
+    value = row.get("id")
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise RowError(f'"id" is {value!r}; give every row a text or a whole number, or leave the column out')
+    return str(value)
+
+
+def _find_repeated_ids(dataset: datasets.Dataset) -> list[str]:
+    """One line for each row whose id an earlier row has: the first ten, and how many more there are."""
+    if len(pyarrow.compute.unique(dataset.data.column("id"))) == len(dataset):
+        return []
+    first_origins, faults = {}, []
+    for row_id, origin in zip(dataset["id"], dataset["origin"], strict=True):
+        first = first_origins.setdefault(row_id, origin)
+        if first != origin:
+            faults.append(f'{origin}: the id "{row_id}" is already that of {first}; give every row its own')
+    hidden = len(faults) - SHOWN_COMPLAINTS
+    return faults[:SHOWN_COMPLAINTS] + ([f"and {hidden} more repeated ids; mend these too"] if hidden > 0 else [])
+
+
+def _divide_train(train: _Split, data_args: DataArguments, seed: int) -> tuple[_Split, _Split]:
+    """Train without the rows that are drawn for validation, and these; both keep the order of the data."""
+    rows = len(train.dataset)
+    if rows < 2:
+        raise UserError("One training row cannot be divided: give more rows, or a validation_file.")
+    wanted = max(1, round(rows * data_args.validation_split_percentage / 100))
+    wanted = min(wanted, rows - 1, data_args.max_eval_samples or rows)
+    drawn = np.zeros(rows, dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(rows)[:wanted]] = True
+    say(f"validation: {wanted} of the {rows} training rows, drawn with seed {seed} (there is no validation split).")
+    hashes = np.array(train.input_hashes)
+    return tuple(
+        _Split(train.dataset.select(np.flatnonzero(chosen)), array("q", hashes[chosen])) for chosen in (~drawn, drawn)
+    )
+
+
+def _warn_of_training_rows(split: str, hashes: array, train_hashes: array) -> None:
+    known = int(np.isin(np.array(hashes), np.array(train_hashes)).sum())
+    if known:
+        say(f"Warning: {known} of {len(hashes)} {split} rows are also training rows: they flatter the scores.")

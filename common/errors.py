@@ -1,0 +1,20 @@
+"""The one exception for mistakes in what a user gave us, shown as a message instead of a traceback."""
+
+import os
+import sys
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used; the text says where, what is wrong and what to do."""
+
+
+def install_error_hook() -> None:
+    """Show an uncaught UserError as one message on stderr (exit code 1); anything else keeps its traceback."""
+    sys.excepthook = _print_user_error
+
+
+def _print_user_error(error_type, error, traceback) -> None:
+    if not issubclass(error_type, UserError):
+        sys.__excepthook__(error_type, error, traceback)
+    elif os.environ.get("RANK", "0") == "0":  # every rank reads the same files and finds the same mistake
+        print(f"error: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""Losses with the right denominator: the same number whatever the batch, accumulation or process layout.
+
+`Trainer` (transformers 5.23) scales the loss of most heads by gradient_accumulation_steps x processes, because it
+trusts the model to divide by `num_items_in_batch`, which those heads never look at (huggingface/transformers#47688).
+Given as `compute_loss_func`, these classes divide the *sum* over the micro-batch by the number of labels in the whole
+optimizer step, which Trainer counts over all micro-batches and processes. Trainer then ignores
+`label_smoothing_factor`, so the smoothing is done here.
+"""
+
+from dataclasses import dataclass
+
+from common.errors import UserError
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import DatasetDict
+from sklearn.utils.class_weight import compute_class_weight
+
+IGNORED = -100  # the label that every Hugging Face collator pads with
+
+
+@dataclass
+class CrossEntropy:
+    """Cross entropy of a classification, token-classification, sequence-to-sequence or causal language model head.
+
+    `class_weights` multiplies the loss of each item by the weight of its class. The sum is still divided by the
+    number of items, not by the sum of their weights: only so does a batch's composition not change the scale.
+    Weights that average 1 over the training labels (see `choose_class_weights`) keep the scale of the unweighted loss.
+    `focal_gamma` multiplies it by (1 - p)^gamma, p the probability of the label (Lin et al. 2017, eq. 4).
+    `shift` predicts each label from the position before it, as causal language models do.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: torch.Tensor | None = None
+    focal_gamma: float = 0.0
+    shift: bool = False
+
+    def __post_init__(self):
+        if self.label_smoothing and self.focal_gamma:
+            raise UserError("label smoothing and focal loss undo each other: set one of them to 0.")
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+        logits = outputs["logits"]
+        if self.shift:
+            logits, labels = logits[..., :-1, :], labels[..., 1:]
+        return divide_by_items(self.per_item(logits, labels).sum(), labels, num_items_in_batch)
+
+    def per_item(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Loss of every label, in the shape of `labels`, 0 where it is ignored; logits: [..., classes]."""
+        logits = logits.reshape(-1, logits.size(-1)).float()  # bfloat16 has too few digits for a sum of logs
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        losses = F.cross_entropy(
+            logits,
+            labels.reshape(-1),
+            weight=weights,
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
+        if self.focal_gamma:
+            targets = labels.reshape(-1, 1).clamp(min=0)
+            probabilities = logits.softmax(-1).gather(-1, targets).squeeze(-1)
+            losses = losses * (1 - probabilities) ** self.focal_gamma
+        return losses.view(labels.shape)
+
+
+@dataclass
+class BinaryCrossEntropy:
+    """Binary cross entropy of a multi-label head: the mean over rows and classes; labels are floats [rows, classes]."""
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+        losses = F.binary_cross_entropy_with_logits(outputs["logits"].float(), labels.float(), reduction="sum")
+        return divide_by_items(losses, labels, num_items_in_batch)
+
+
+@dataclass
+class SpanCrossEntropy:
+    """Cross entropy of a question-answering head: the mean over start and end positions; labels are [rows, 2].
+
+    Trainer counts items only under the key `labels`. With `start_positions` and `end_positions` instead, a custom loss
+    comes out gradient_accumulation_steps times too large.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+        logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1)
+        losses = CrossEntropy(label_smoothing=self.label_smoothing).per_item(logits, labels)
+        return divide_by_items(losses.sum(), labels, num_items_in_batch)
+
+
+def hide_padding(model) -> None:
+    """Give padded positions of a question-answering model no probability of being a start or an end.
+
+    Its softmax runs over all positions of the batch, so without this the loss depends on how much a row is padded.
+    """
+
+    def mask_logits(module, args, kwargs, outputs):
+        padded = kwargs["attention_mask"] == 0
+        for name in ("start_logits", "end_logits"):
+            outputs[name] = outputs[name].masked_fill(padded, torch.finfo(outputs[name].dtype).min)
+        return outputs
+
+    model.register_forward_hook(mask_logits, with_kwargs=True)
+
+
+def divide_by_items(loss_sum: torch.Tensor, labels: torch.Tensor, num_items_in_batch) -> torch.Tensor:
+    """`loss_sum` per label of the optimizer step, or per label of this batch where Trainer did not count them."""
+    if num_items_in_batch is None:
+        num_items_in_batch = labels.ne(IGNORED).sum()
+    elif torch.is_tensor(num_items_in_batch):
+        num_items_in_batch = num_items_in_batch.to(loss_sum.device)
+    # A micro-batch in which every label is ignored has the sum 0: keep it 0 instead of 0 / 0.
+    return loss_sum / max(num_items_in_batch, 1)
+
+
+def choose_class_weights(choice: str, features: DatasetDict, num_classes: int) -> torch.Tensor | None:
+    """The weights for `choice`: None for none; for balanced one a class, inverse to its frequency in training.
+
+    Balanced weights average 1 over the training labels; a class without labels weighs 1.
+    """
+    if choice not in ("none", "balanced"):
+        raise UserError(f"class_weights must be none or balanced, not {choice!r}.")
+    if choice == "none" or "train" not in features:
+        return None
+    labels = np.concatenate([np.ravel(row) for row in features["train"]["labels"]])
+    labels = labels[labels != IGNORED]
+    present = np.unique(labels)
+    weights = torch.ones(num_classes)
+    weights[present] = torch.tensor(compute_class_weight("balanced", classes=present, y=labels), dtype=weights.dtype)
+    return weights

@@ -1,0 +1,88 @@
+"""README.md of a result directory: the model card, with scores and a usage snippet that runs."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+USAGE = {
+    "token-classification": """from transformers import pipeline
+
+find_entities = pipeline("token-classification", model="{path}", aggregation_strategy="first")
+print(find_entities("Ada Lovelace lives in Paris."))""",
+}
+# What the Hub calls our metrics.
+METRIC_TYPES = ("f1", "precision", "recall", "accuracy")
+
+
+def write_model_card(output_dir: Path, outcome, recipe: dict, training_args) -> None:
+    """Write the card with the scores of the test split or, without one, of the validation split."""
+    split = "test" if "test" in outcome.list_headline_scores() else "validation"
+    dataset = recipe["dataset"] if isinstance(recipe["dataset"], str) else "local files"
+    is_hub_model = recipe["base_model"].count("/") == 1 and not Path(recipe["base_model"]).exists()
+    data = ModelCardData(
+        language=recipe["language"],
+        library_name="transformers",
+        pipeline_tag=outcome.task,
+        base_model=recipe["base_model"] if is_hub_model else None,
+        datasets=dataset if dataset.count("/") == 1 else None,
+        tags=["trainer-recipes", "generated_from_trainer"],
+        model_name=output_dir.name,
+        eval_results=[
+            EvalResult(
+                task_type=outcome.task,
+                dataset_type=dataset,
+                dataset_name=dataset,
+                dataset_split=split,
+                metric_type=name,
+                metric_value=outcome.metrics[f"{split}_{name}"],
+            )
+            for name in METRIC_TYPES
+            if f"{split}_{name}" in outcome.metrics
+        ],
+    )
+    headline = outcome.list_headline_scores().get(split, {})
+    scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in headline.items())
+    effective = (
+        training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+    )
+    text = f"""---
+{data.to_yaml()}
+---
+
+# {output_dir.name}
+
+{recipe["base_model"]}, fine-tuned for {outcome.task} with the Trainer Recipes.
+
+## Scores ({split})
+
+| metric | value |
+|---|---|
+{scores}
+
+## Use
+
+```python
+{USAGE[outcome.task].format(path=output_dir)}
+```
+
+## Training
+
+- data: {dataset}, language {recipe["language"] or "not stated"}
+- learning rate {training_args.learning_rate}, {training_args.lr_scheduler_type.value} schedule, \
+{training_args.num_train_epochs} epochs, seed {training_args.seed}
+- effective batch {effective}: {training_args.per_device_train_batch_size} rows x \
+{training_args.gradient_accumulation_steps} accumulation steps x {training_args.world_size} processes
+- computed in {training_args.mixed_precision if training_args.mixed_precision != "no" else "fp32"}, weights in float32
+- versions: {", ".join(f"{name} {number}" for name, number in recipe["versions"].items())}
+
+Every setting is in `config.yaml`; this command made the model:
+
+```bash
+{recipe["command"]}
+```
+
+## Limits
+
+The scores hold for texts like those it was scored on. Look at what it gets wrong (`report.html`) before you rely on it.
+"""
+    ModelCard(text).save(output_dir / "README.md")

@@ -1,0 +1,70 @@
+"""The start screen: everything about a run that can be wrong before it starts, on one page."""
+
+from collections.abc import Callable
+
+from common.console import say
+
+import numpy as np
+from datasets import DatasetDict
+
+EXAMPLES = 2
+
+
+def describe_run(
+    trainer, splits: DatasetDict, features: DatasetDict, facts: dict[str, str], show_example: Callable[[dict], str]
+) -> None:
+    """Print data, labels, lengths, model, precision, batch, steps and two examples as the model gets them.
+
+    `facts` are the recipe's own lines; `show_example` turns one row of a collated batch into text.
+    """
+    lines = {"data": ", ".join(f"{name} {len(rows):,} rows" for name, rows in splits.items())}
+    lines["lengths"] = "pieces: " + "; ".join(f"{name} {_summarise(rows)}" for name, rows in features.items())
+    lines |= facts
+    lines |= _describe_model(trainer)
+    if trainer.args.do_train:
+        lines |= _describe_steps(trainer)
+    trackers = ", ".join(trainer.args.report_to) or "files only"
+    lines["output"] = f"{trainer.args.output_dir} (tracking: {trackers})"
+    say()
+    for name, text in lines.items():
+        say(f"{name:<10} {text}")
+    rows = next(iter(features.values()))
+    batch = next(iter(trainer.get_test_dataloader(rows.select(range(min(EXAMPLES, len(rows)))))))
+    for index in range(min(EXAMPLES, len(rows))):
+        say(f"example {index + 1}  {show_example({name: values[index].tolist() for name, values in batch.items()})}")
+    say()
+
+
+def _summarise(rows) -> str:
+    lengths = np.array([len(ids) for ids in rows["input_ids"]])
+    median, ninety, ninety_nine = np.percentile(lengths, [50, 90, 99]).round().astype(int)
+    return f"median {median}, 90 % {ninety}, 99 % {ninety_nine}, longest {lengths.max()}"
+
+
+def _describe_model(trainer) -> dict[str, str]:
+    model, args = trainer.model, trainer.args
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad})
+    computed = {"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32")
+    return {
+        "model": f"{type(base).__name__}, {total:,} parameters, {trainable:,} trained ({trainable / total:.1%})",
+        "precision": f"computes in {computed}, trained weights in {', '.join(dtypes)}, "
+        f"{base.config._attn_implementation} attention",
+        "device": f"{args.device.type}, {args.world_size} process{'es' if args.world_size > 1 else ''}",
+    }
+
+
+def _describe_steps(trainer) -> dict[str, str]:
+    args = trainer.args
+    devices = args.world_size * max(args.n_gpu, 1)
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * devices
+    steps_per_epoch = max(-(-len(trainer.train_dataset) // rows), 1)
+    steps = args.max_steps if args.max_steps > 0 else int(np.ceil(args.num_train_epochs * steps_per_epoch))
+    return {
+        "batch": f"{rows} rows a step = {args.per_device_train_batch_size} a device x {devices} "
+        f"x {args.gradient_accumulation_steps} accumulation, sampling {args.train_sampling_strategy}",
+        "steps": f"{steps:,} ({steps / steps_per_epoch:g} epochs), {args.get_warmup_steps(steps)} warmup, "
+        f"{args.optim.value} {args.learning_rate:g} {args.lr_scheduler_type.value}, seed {args.seed}",
+    }

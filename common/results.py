@@ -1,0 +1,166 @@
+"""The result directory: the same files for every recipe, each written whole or not at all.
+
+Weights, tokenizer and `config.json` at the top load with the matching Auto class. Beside them: `recipe.json` (what
+prediction needs to know), `config.yaml` (running it again gives the same run), `predictions_<split>.jsonl`,
+`history.csv`, `plots/`, `report.html`, `README.md` (the model card) and, written last, `metrics.json`: a directory with
+it holds a finished run.
+"""
+
+import csv
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from common.console import say
+from common.model_card import write_model_card
+from common.plots import plot_bars, plot_learning_curve
+from common.report import write_report
+
+import torch
+
+CONFIG_FILE, METRICS_FILE, RECIPE_FILE = "config.yaml", "metrics.json", "recipe.json"
+PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "peft", "tokenizers")
+
+
+@dataclass
+class Outcome:
+    """What a recipe hands over at its end; everything that is written about the run is made from it."""
+
+    task: str  # the Hub's name of the task, as in pipeline()
+    headline: list[str]  # the scores that are shown first
+    facts: dict = field(default_factory=dict)  # what prediction must know: labels, lengths, prefixes, ...
+    metrics: dict[str, float] = field(default_factory=dict)  # validation_<name>, test_<name>
+    bars: dict[str, dict[str, float]] = field(default_factory=dict)  # a bar chart for each title: label -> value
+    tables: dict[str, list[dict]] = field(default_factory=dict)  # a table for each title: its rows
+
+    def add_scores(self, split: str, scores: dict[str, float]) -> None:
+        """Keep the scores of a split."""
+        self.metrics |= {f"{split}_{name}": value for name, value in scores.items()}
+
+    def list_headline_scores(self) -> dict[str, dict[str, float]]:
+        """The headline scores by split, splits without scores left out."""
+        by_split = {
+            split: {
+                name: self.metrics[f"{split}_{name}"] for name in self.headline if f"{split}_{name}" in self.metrics
+            }
+            for split in ("validation", "test")
+        }
+        return {split: scores for split, scores in by_split.items() if scores}
+
+
+def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
+    """Write the result directory, say the scores and where to look."""
+    args = trainer.args
+    output_dir = Path(args.output_dir)
+    if args.do_train:
+        save_model(trainer, model_args)
+    if not args.should_save:
+        return
+    write_text(output_dir / CONFIG_FILE, args.config_text)
+    recipe = {
+        "task": outcome.task,
+        **outcome.facts,
+        "base_model": model_args.model_name_or_path or f"from scratch ({model_args.from_scratch})",
+        "dataset": data_args.dataset_name or data_args.train_file or data_args.test_file,
+        "language": data_args.language,
+        "seed": args.seed,
+        "command": " ".join(["accelerate", "launch", *sys.argv]),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    write_json(output_dir / RECIPE_FILE, recipe)
+    plots = []
+    if args.do_train:
+        write_history(output_dir / "history.csv", trainer.state.log_history)
+        plots += plot_learning_curve(trainer.state.log_history, output_dir / "plots" / "learning_curve.png")
+    for title, values in outcome.bars.items():
+        plots += plot_bars(title, values, output_dir / "plots" / f"{title.lower().replace(' ', '_')}.png")
+    write_report(output_dir / "report.html", outcome, recipe, plots, args)
+    if args.do_train:
+        write_model_card(output_dir, outcome, recipe, args)
+    write_json(output_dir / METRICS_FILE, outcome.metrics)
+    say_scores(output_dir, outcome)
+
+
+def save_model(trainer, model_args) -> None:
+    """Write weights and tokenizer so that the Auto class loads them; with LoRA merged, and the adapter in `adapter/`.
+
+    An adapter alone does not hold the labels of the head, and `pipeline()` would load it wrongly.
+    """
+    output_dir = Path(trainer.args.output_dir)
+    if not model_args.use_peft:
+        trainer.save_model(str(output_dir))
+    elif trainer.args.should_save:
+        from peft import PeftModel
+
+        trainer.model.save_pretrained(output_dir / "adapter")
+        adapted = trainer.accelerator.unwrap_model(trainer.model)
+        if model_args.load_in_4bit:
+            # Merging into 4-bit weights would round the adapter off: it is merged into the weights they were made from.
+            config = adapted.get_base_model().config
+            model_class = type(adapted.get_base_model())
+            del config.quantization_config
+            base = model_class.from_pretrained(model_args.model_name_or_path, config=config, dtype=torch.float32)
+            adapted = PeftModel.from_pretrained(base, output_dir / "adapter")
+        # In float32, because bfloat16 weights would round the adapter off too.
+        merged = adapted.float().merge_and_unload()
+        merged.save_pretrained(output_dir)
+        trainer.processing_class.save_pretrained(output_dir)
+    if trainer.args.should_save:
+        # A pickle of all arguments: nothing reads it, and it would travel with the model.
+        (output_dir / "training_args.bin").unlink(missing_ok=True)
+
+
+def save_predictions(training_args, split: str, rows: Iterable[dict]) -> None:
+    """Write `predictions_<split>.jsonl`, one line a row, in the order of the rows."""
+    if training_args.should_save:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(Path(training_args.output_dir) / f"predictions_{split}.jsonl", "".join(lines))
+
+
+def write_history(path: Path, log_history: list[dict]) -> None:
+    """Everything that was logged while training, a line a step, as a table."""
+    names = sorted({name for entry in log_history for name in entry} - {"step", "epoch"})
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["step", "epoch", *names])
+        writer.writeheader()
+        writer.writerows(log_history)
+    temporary.replace(path)
+
+
+def say_scores(output_dir: Path, outcome: Outcome) -> None:
+    """The scores that matter and the files to open, as the last lines of a run."""
+    say()
+    for split, scores in outcome.list_headline_scores().items():
+        say(f"{split:<12} " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    say(f"results      {output_dir}")
+    say(f"report       {output_dir / 'report.html'}")
+    for path in sorted(output_dir.glob("predictions_*.jsonl")):
+        say(f"predictions  {path}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` under another name first, so that a reader or a crash never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, content) -> None:
+    """Write `content` as JSON that people can read."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path):
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,84 @@
+"""Tagged sentences put together from the predictions for their windows, and what is written and shown of them."""
+
+from common.losses import CrossEntropy
+from common.tagging import find_entities, join_words, repair_iob2
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+
+def reduce_logits(logits: torch.Tensor, labels: torch.Tensor | None, loss: CrossEntropy):
+    """Tag number and its probability for each piece, and the summed loss of each window: all that scoring needs.
+
+    Given to Trainer as preprocess_logits_for_metrics, it keeps three numbers a piece in memory instead of one a tag.
+    """
+    probabilities, tag_ids = logits.float().softmax(-1).max(-1)
+    losses = torch.zeros_like(probabilities[:, 0]) if labels is None else loss.per_item(logits, labels).sum(-1)
+    return tag_ids, probabilities, losses
+
+
+def tag_sentences(predictions, windows: Dataset, sentences: Dataset, label_names: list[str]) -> list[dict[str, list]]:
+    """For each sentence the predicted tag and its probability of each word, from the window that owns the word.
+
+    `predictions` is what `reduce_logits` gave, [windows, pieces]; in `windows`, `positions` says where the first pieces
+    of the owned words are and `first_word` which word of `sentence` is the first of them. The tags are valid IOB2.
+    """
+    tag_ids, probabilities = predictions[:2]
+    tagged = [{"tags": [""] * len(words), "scores": [0.0] * len(words)} for words in sentences["tokens"]]
+    for row, window in enumerate(windows.select_columns(["sentence", "first_word", "positions"])):
+        sentence = tagged[window["sentence"]]
+        for word, position in enumerate(window["positions"], start=window["first_word"]):
+            sentence["tags"][word] = label_names[tag_ids[row, position]]
+            sentence["scores"][word] = float(probabilities[row, position])
+    for sentence in tagged:
+        sentence["tags"] = repair_iob2(sentence["tags"])
+    return tagged
+
+
+def list_predictions(predictions, windows: Dataset, sentences: Dataset, label_names: list[str]) -> list[dict]:
+    """A row a sentence, in their order: id, words, gold tags if any, predicted tags, entities with mean probability."""
+    rows = []
+    for sentence, found in zip(sentences, tag_sentences(predictions, windows, sentences, label_names), strict=True):
+        words = sentence["tokens"]
+        entities = [
+            {
+                "type": entity.type,
+                "start": entity.start,
+                "end": entity.end,
+                "text": join_words(words[entity.start : entity.end]),
+                "score": round(float(np.mean(found["scores"][entity.start : entity.end])), 4),
+            }
+            for entity in find_entities(found["tags"])
+        ]
+        gold = {} if sentence["tags"] is None else {"tags": sentence["tags"]}
+        rows.append(
+            {"id": sentence["id"], "tokens": words, **gold, "predicted_tags": found["tags"], "entities": entities}
+        )
+    return rows
+
+
+def list_mistakes(rows: list[dict], most: int = 20) -> list[dict]:
+    """The sentences with the most missed and invented entities, from rows that `list_predictions` made."""
+    mistakes = []
+    for row in rows:
+        if "tags" not in row:
+            continue
+        gold, predicted = set(find_entities(row["tags"])), set(find_entities(row["predicted_tags"]))
+        if gold != predicted:
+            missed, invented = (
+                ", ".join(f"{join_words(row['tokens'][e.start : e.end])} ({e.type})" for e in sorted(entities))
+                for entities in (gold - predicted, predicted - gold)
+            )
+            text = join_words(row["tokens"])
+            mistakes.append({"wrong": len(gold ^ predicted), "text": text, "missed": missed, "invented": invented})
+    return sorted(mistakes, key=lambda mistake: -mistake["wrong"])[:most]
+
+
+def list_type_scores(metrics: dict[str, float], prefix: str) -> list[dict]:
+    """A row for each entity type that the metrics name, for the report."""
+    types = [name.removeprefix(f"{prefix}_support_") for name in metrics if name.startswith(f"{prefix}_support_")]
+    return [
+        {"type": t, **{name: metrics[f"{prefix}_{name}_{t}"] for name in ("precision", "recall", "f1", "support")}}
+        for t in types
+    ]

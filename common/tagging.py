@@ -1,0 +1,174 @@
+"""Tag schemes of named-entity data: every scheme is read as IOB2, and entities are taken from IOB2."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from common.console import say
+from common.errors import UserError
+from common.lines import refuse_rows
+
+from datasets import DatasetDict
+
+SCHEMES = ("auto", "IOB2", "IOB1", "BIOES", "BMES")
+# What the letter of a tag means: does an entity begin here, or go on? Single-word and last-word letters are told apart
+# only to check the order.
+LETTERS = {
+    "IOB2": {"B": "begin", "I": "inside"},
+    "IOB1": {"B": "begin", "I": "inside"},
+    "BIOES": {"B": "begin", "I": "inside", "E": "end", "S": "single", "L": "end", "U": "single"},
+    "BMES": {"B": "begin", "M": "inside", "E": "end", "S": "single"},
+}
+# CJK punctuation and kana; ideographs with extension A; compatibility ideographs; full-width forms
+UNSPACED = (("\u3000", "\u30ff"), ("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\uff00", "\uffef"))
+ALL_LETTERS = sorted({letter for letters in LETTERS.values() for letter in letters})
+
+
+class Entity(NamedTuple):
+    """A typed span of words: `start` is the first word, `end` the word after the last one."""
+
+    type: str
+    start: int
+    end: int
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Letter and type of a tag: ("B", "PER") for B-PER, ("O", "") for O; ValueError where it is neither."""
+    letter, dash, entity_type = tag.partition("-")
+    if tag == "O":
+        return "O", ""
+    if not dash or letter not in ALL_LETTERS or not entity_type:
+        raise ValueError(f"{tag!r} is not a tag; write O, or {'/'.join(ALL_LETTERS)} and the type, as in B-PER")
+    return letter, entity_type
+
+
+def detect_scheme(tag_lists: Iterable[Sequence[str]]) -> str:
+    """The scheme that the tags are written in.
+
+    B and I alone may be IOB1 or IOB2. In IOB1, B is written only between two entities of one type that touch, so one
+    other B makes it IOB2.
+    """
+    letters, outside_b, starting_i = set(), False, False
+    for tags in tag_lists:
+        previous_type = ""
+        for tag in tags:
+            letter, entity_type = split_tag(tag)
+            letters.add(letter)
+            outside_b |= letter == "B" and entity_type != previous_type
+            starting_i |= letter == "I" and entity_type != previous_type
+            previous_type = entity_type
+    if "M" in letters:
+        return "BMES"
+    if letters & {"E", "S", "L", "U"}:
+        return "BIOES"
+    return "IOB1" if starting_i and not outside_b else "IOB2"
+
+
+def convert_to_iob2(tags: Sequence[str], scheme: str) -> list[str]:
+    """The same entities as IOB2 tags; ValueError names the word whose tag the scheme does not allow there."""
+    meanings = LETTERS[scheme]
+    converted, open_type = [], ""  # open_type: the type of the entity that may go on at this word
+    for position, tag in enumerate(tags):
+        letter, entity_type = split_tag(tag)
+        meaning = meanings.get(letter)
+        if letter != "O" and meaning is None:
+            raise ValueError(f"tag {tag} of word {position + 1} is not {scheme}; set tag_scheme, or correct the tag")
+        goes_on = meaning in ("inside", "end")
+        if goes_on and entity_type != open_type and scheme != "IOB1":
+            before = f"after {tags[position - 1]}" if position else "as the first tag"
+            raise ValueError(
+                f"tag {tag} of word {position + 1} goes on with no entity {before} (read as {scheme}); correct the "
+                "tag, or set tag_scheme"
+            )
+        begins = meaning in ("begin", "single") or (goes_on and entity_type != open_type)
+        converted.append("O" if letter == "O" else f"{'B' if begins else 'I'}-{entity_type}")
+        open_type = "" if meaning in ("end", "single") else entity_type
+    return converted
+
+
+def repair_iob2(tags: Sequence[str]) -> list[str]:
+    """Predicted tags as valid IOB2: an I that goes on with nothing begins an entity, as in conlleval."""
+    repaired, previous_type = [], ""
+    for tag in tags:
+        letter, entity_type = split_tag(tag)
+        repaired.append(f"B-{entity_type}" if letter == "I" and entity_type != previous_type else tag)
+        previous_type = entity_type
+    return repaired
+
+
+def find_entities(tags: Sequence[str]) -> list[Entity]:
+    """The entities of valid IOB2 tags, from left to right."""
+    entities = []
+    for position, tag in enumerate(tags):
+        letter, entity_type = split_tag(tag)
+        if letter == "B":
+            entities.append(Entity(entity_type, position, position + 1))
+        elif letter == "I":
+            entities[-1] = entities[-1]._replace(end=position + 1)
+    return entities
+
+
+def convert_splits(splits: DatasetDict, scheme: str) -> DatasetDict:
+    """All splits with IOB2 tags; `auto` finds the scheme from all their tags. Rows without tags stay as they are."""
+    if scheme not in SCHEMES:
+        raise UserError(f"tag_scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}.")
+    if scheme == "auto":
+        scheme = detect_scheme(tags for rows in splits.values() for tags in rows["tags"] if tags is not None)
+        if scheme != "IOB2":
+            say(f"The tags are written in {scheme}: they are read as IOB2.")
+    complaints = []
+
+    def convert(row: dict) -> dict:
+        try:
+            return {"tags": None if row["tags"] is None else convert_to_iob2(row["tags"], scheme)}
+        except ValueError as error:
+            complaints.append((row["origin"], str(error)))
+            return {"tags": None}
+
+    converted = DatasetDict({name: rows.map(convert, load_from_cache_file=False) for name, rows in splits.items()})
+    refuse_rows(complaints)
+    return converted
+
+
+def choose_tag_names(
+    splits: DatasetDict, named: list[str] | None, trained: list[str] | None, do_train: bool
+) -> list[str]:
+    """The tags that the head's outputs stand for, in their order.
+
+    They are the ones `named` by the user, else those the head was `trained` on if they cover the training rows, else
+    those of the training rows. A row with any other tag is refused.
+    """
+    if not do_train and named is None and trained is None:
+        raise UserError("The model has no head for tags: train it first, or give the directory of a trained model.")
+    if named is not None:
+        names, source = named, "is not in tag_names; add it there"
+    elif not do_train or (trained is not None and _list_types(splits["train"]) <= {split_tag(n)[1] for n in trained}):
+        names, source = trained, "is not among the labels that the model was trained on"
+    else:
+        types = sorted(_list_types(splits["train"]) - {""})
+        names = ["O", *(f"{letter}-{entity_type}" for entity_type in types for letter in "BI")]
+        source = "does not occur in the training rows; add such rows, correct the tag, or name all tags in tag_names"
+    complaints = [
+        (origin, f"tag {sorted(set(tags) - set(names))[0]} {source}")
+        for rows in splits.values()
+        for origin, tags in zip(rows["origin"], rows["tags"], strict=True)
+        if tags is not None and not set(tags) <= set(names)
+    ]
+    refuse_rows(complaints)
+    return names
+
+
+def _list_types(rows) -> set[str]:
+    return {split_tag(tag)[1] for tags in rows["tags"] if tags is not None for tag in set(tags)}
+
+
+def join_words(words: Sequence[str]) -> str:
+    """The words as text: with spaces between them, but none beside Chinese characters, kana and full-width signs."""
+    text = ""
+    for word in words:
+        glued = not text or not word or _is_unspaced(text[-1]) or _is_unspaced(word[0])
+        text += word if glued else f" {word}"
+    return text
+
+
+def _is_unspaced(character: str) -> bool:
+    return any(first <= character <= last for first, last in UNSPACED)

@@ -1,0 +1,33 @@
+"""Hugging Face's Trainers with evaluation in dataset order and a log that people can read."""
+
+from common.callbacks import RunLog
+
+import torch
+import transformers
+from transformers import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import has_length
+
+
+class RecipeTrainer:
+    """Mixed into a Trainer.
+
+    `train_sampling_strategy: group_by_length` groups the training batches only: Trainer groups the evaluation rows as
+    well, and gives their predictions back in that other order (transformers 5.23).
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        self.add_callback(RunLog())
+
+    def _get_eval_sampler(self, eval_dataset):
+        return torch.utils.data.SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
+
+
+class Trainer(RecipeTrainer, transformers.Trainer):
+    """Hugging Face's Trainer, with predictions in dataset order."""
+
+
+class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
+    """Hugging Face's Seq2SeqTrainer, with predictions in dataset order."""

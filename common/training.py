@@ -1,0 +1,193 @@
+"""The run around the Trainer: checks before it, resume and stop within it, predictions after it."""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from common.callbacks import RunStopped
+from common.checkpoints import find_defect, find_newest_checkpoint, list_checkpoints
+from common.console import say
+from common.errors import UserError
+from common.results import CONFIG_FILE, METRICS_FILE, read_json, save_model, write_text
+
+import datasets
+import numpy as np
+import torch
+import transformers
+import yaml
+from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import PredictionOutput
+
+# What may differ between two starts of one run: where it is watched from, and how fast its data are prepared.
+NOT_PART_OF_A_RUN = {
+    "output_dir", "resume_from_checkpoint", "dry_run", "report_to", "run_name", "disable_tqdm", "log_level",
+    "log_level_replica", "preprocessing_num_workers", "dataloader_num_workers", "save_total_limit", "cache_dir",
+    "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
+}  # fmt: skip
+
+
+def prepare_run(training_args) -> None:
+    """Set up logging and seeds; stop here if the launch or output_dir is not what the user can have meant."""
+    level = training_args.get_process_log_level()
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    transformers.utils.logging.set_verbosity(max(level, logging.WARNING))
+    if not training_args.should_log or not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != training_args.world_size:
+        raise UserError(
+            f"{started} processes were started, but they do not train together (world size {training_args.world_size}):"
+            " each would overwrite the other's results. Check the --config_file of accelerate launch."
+        )
+    if training_args.full_determinism:
+        transformers.enable_full_determinism(training_args.seed)
+    else:
+        transformers.set_seed(training_args.seed)
+    if training_args.dry_run:
+        _redirect_to_temporary_directory(training_args)
+    else:
+        _check_output_dir(training_args)
+
+
+def list_wanted_splits(training_args) -> list[str]:
+    """The splits that this run reads: train, validation and test, as do_train, do_eval and do_predict say."""
+    wanted = {"train": training_args.do_train, "validation": training_args.do_eval, "test": training_args.do_predict}
+    if not any(wanted.values()):
+        raise UserError("Nothing to do: set do_train, do_eval or do_predict.")
+    return [split for split, is_wanted in wanted.items() if is_wanted]
+
+
+def train(trainer) -> None:
+    """Train to the end, from the checkpoint that resume_from_checkpoint says; the best model is loaded if asked for.
+
+    A run that is stopped by a signal has saved a checkpoint, writes no results, and exits with 128 + signal number.
+    """
+    args = trainer.args
+    checkpoint = _choose_checkpoint(args)
+    if args.should_save:
+        write_text(Path(args.output_dir) / CONFIG_FILE, args.config_text)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except RunStopped as stopped:
+        name = signal.Signals(stopped.signal_number).name
+        say(
+            f"Stopped by {name} at step {stopped.step}: {args.output_dir}/checkpoint-{stopped.step} is saved. "
+            "The same command goes on from there."
+        )
+        raise SystemExit(128 + stopped.signal_number) from None
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if logged and not np.isfinite(logged[-1]):
+        raise UserError(
+            f"The training loss is {logged[-1]}: the model is broken. Try a lower learning_rate, more warmup_steps, "
+            "or dtype float32."
+        )
+
+
+def predict(trainer, features: datasets.Dataset) -> PredictionOutput:
+    """What the model predicts for `features`, one row each, in their order; without metrics.
+
+    The Trainer's compute_metrics is made for the validation rows, and would score other rows against them.
+    """
+    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
+    try:
+        return trainer.predict(features)
+    finally:
+        trainer.compute_metrics = compute_metrics
+
+
+def rehearse(trainer, model_class, model_args) -> dict[str, float]:
+    """One training step, one evaluation batch, a save and a reload, all in a temporary directory; ends a dry run."""
+    args = trainer.args
+    args.max_steps, args.logging_steps = 1, 1
+    args.eval_strategy = args.save_strategy = "no"
+    args.load_best_model_at_end = False
+    trainer.remove_callback(EarlyStoppingCallback)
+    losses = {}
+    if trainer.train_dataset is not None:
+        losses["train_loss"] = trainer.train().training_loss
+    rows = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
+    rows = rows.select(range(min(len(rows), args.eval_batch_size)))
+    losses["batch_loss"] = predict(trainer, rows).metrics["test_loss"]
+    batch = next(iter(trainer.get_test_dataloader(rows)))
+    # Without the wrapper that computes in bfloat16, and in float32 like the saved weights.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    trained = None if model_args.load_in_4bit else _compute_outputs(model.float(), batch)
+    save_model(trainer, model_args)
+    trainer.accelerator.wait_for_everyone()
+    reloaded = model_class.from_pretrained(args.output_dir, dtype=torch.float32).to(args.device)
+    outputs = _compute_outputs(reloaded, batch)
+    if trained is not None:  # 4-bit weights come back in full precision, so that what was rounded off differs
+        torch.testing.assert_close(outputs, trained, atol=1e-4, rtol=1e-4)
+    said = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    say(f"Dry run: one training step, one evaluation batch, a save and a reload worked ({said}). Nothing is kept.")
+    return losses
+
+
+def _compute_outputs(model, batch: dict) -> torch.Tensor:
+    """The model's first output for a batch."""
+    with torch.no_grad():
+        return model.eval()(**{name: values for name, values in batch.items() if name != "labels"})[0]
+
+
+def _redirect_to_temporary_directory(training_args) -> None:
+    directory = tempfile.TemporaryDirectory(prefix="dry-run-", ignore_cleanup_errors=True)
+    training_args.temporary_directory = directory  # deleted with the arguments
+    training_args.output_dir = directory.name
+    training_args.report_to = []
+
+
+def _check_output_dir(training_args) -> None:
+    """Stop where output_dir holds anything but an unfinished part of this very run."""
+    output_dir = Path(training_args.output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"{output_dir} is a file: choose another output_dir.")
+    if not output_dir.exists() or not any(output_dir.iterdir()):
+        return
+    if not (output_dir / CONFIG_FILE).is_file():
+        raise UserError(f"{output_dir} holds files that are not from a run: choose another output_dir.")
+    differences = _compare_configs((output_dir / CONFIG_FILE).read_text(encoding="utf-8"), training_args.config_text)
+    finished = (output_dir / METRICS_FILE).is_file()
+    if differences:
+        state = "a finished run" if finished else "an unfinished run"
+        raise UserError(
+            f"{output_dir} holds {state} with other settings ({'; '.join(differences)}): choose another output_dir, "
+            "or delete this one."
+        )
+    if finished:
+        say(
+            f"{output_dir} holds this run, finished. To train it again, choose another --output_dir or delete this one."
+        )
+        for name, value in read_json(output_dir / METRICS_FILE).items():
+            say(f"  {name}: {value}")
+        raise SystemExit(0)
+    if training_args.resume_from_checkpoint == "never" and list_checkpoints(output_dir):
+        raise UserError(
+            f"{output_dir} holds checkpoints of this run, which starting at step 0 would overwrite: delete it, or set "
+            "resume_from_checkpoint: auto."
+        )
+
+
+def _compare_configs(there: str, here: str) -> list[str]:
+    """The settings that differ, as `name: there -> here`."""
+    there, here = (yaml.safe_load(text) or {} for text in (there, here))
+    names = sorted((there.keys() | here.keys()) - NOT_PART_OF_A_RUN)
+    return [f"{name}: {there.get(name)} -> {here.get(name)}" for name in names if there.get(name) != here.get(name)]
+
+
+def _choose_checkpoint(training_args) -> str | None:
+    wanted = training_args.resume_from_checkpoint
+    if wanted == "never":
+        return None
+    if wanted == "auto":
+        found = find_newest_checkpoint(Path(training_args.output_dir))
+        if found is not None:
+            say(f"Resuming from {found}.")
+        return None if found is None else str(found)
+    defect = find_defect(Path(wanted))
+    if defect is not None:
+        raise UserError(f"{wanted} cannot be resumed from: {defect}. Give another checkpoint, or auto.")
+    return wanted

