@@ -5,85 +5,19 @@ import difflib
 import json
 import os
 import re
-import shutil
 import sys
-import textwrap
-import types
-from argparse import SUPPRESS, ArgumentError, ArgumentTypeError
+from argparse import ArgumentError, ArgumentTypeError
 from enum import Enum
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
-from common.arguments import DataArguments, ModelArguments, RunArguments
 from common.errors import UserError, install_error_hook
+from common.fields import Field, build_parser, group_fields, list_names, name_wanted
+from common.help_text import format_help
+from common.old_names import CURES
 
 import yaml
 from transformers import HfArgumentParser
-from transformers.hf_argparser import string_to_bool
-
-GROUPS = ("Task", "Model", "Data", "Run", "Training")
-
-# The training arguments that --help shows, where the class has them; --help_all shows the others too.
-COMMON_TRAINING_ARGUMENTS = (
-    "output_dir do_train do_eval do_predict learning_rate num_train_epochs max_steps per_device_train_batch_size "
-    "per_device_eval_batch_size gradient_accumulation_steps train_sampling_strategy warmup_steps lr_scheduler_type "
-    "weight_decay max_grad_norm label_smoothing_factor seed eval_strategy eval_steps predict_with_generate "
-    "generation_max_length generation_num_beams save_strategy save_steps save_total_limit load_best_model_at_end "
-    "metric_for_best_model greater_is_better logging_steps report_to run_name activation_checkpointing torch_compile "
-    "push_to_hub hub_model_id"
-).split()
-
-# Names from older scripts, and what to do instead. None of them is accepted, shown in --help or written to a config.
-CURES = {
-    "warmup_ratio": "is gone in transformers 5: use warmup_steps: {value} (below 1 it is the share of all steps)",
-    "group_by_length": "is gone in transformers 5: use train_sampling_strategy: group_by_length",
-    "evaluation_strategy": "is gone in transformers 5: use eval_strategy: {value}",
-    "overwrite_output_dir": "is gone in transformers 5: choose a new output_dir or delete the old one",
-    "no_cuda": "is gone in transformers 5: use use_cpu: true",
-    "use_mps_device": "is gone in transformers 5: leave it out, MPS is used where there is one",
-    "logging_dir": "is gone in transformers 5: set TENSORBOARD_LOGGING_DIR in the environment",
-    "save_safetensors": "is gone in transformers 5: leave it out, weights are always saved as safetensors",
-    "include_inputs_for_metrics": "is gone in transformers 5: use include_for_metrics: inputs",
-    "include_tokens_per_second": "is gone in transformers 5: use include_num_input_tokens_seen: all",
-    "per_gpu_train_batch_size": "is gone in transformers 5: use per_device_train_batch_size: {value}",
-    "per_gpu_eval_batch_size": "is gone in transformers 5: use per_device_eval_batch_size: {value}",
-    "adafactor": "is gone in transformers 5: use optim: adafactor",
-    "push_to_hub_model_id": "is gone in transformers 5: use hub_model_id: {value}",
-    "push_to_hub_organization": "is gone in transformers 5: write organization/name into hub_model_id",
-    "fp16_backend": "is gone in transformers 5: leave it out, dtype sets the precision",
-    "half_precision_backend": "is gone in transformers 5: leave it out, dtype sets the precision",
-    "fp16_opt_level": "is gone in transformers 5: leave it out, dtype sets the precision",
-    "dispatch_batches": "is gone in transformers 5: write it into accelerator_config",
-    "split_batches": "is gone in transformers 5: write it into accelerator_config",
-    "fsdp_min_num_params": "is gone in transformers 5: write min_num_params into fsdp_config",
-    "fsdp_transformer_layer_cls_to_wrap": (
-        "is gone in transformers 5: write transformer_layer_cls_to_wrap into fsdp_config"
-    ),
-    "torchdynamo": "is gone in transformers 5: use torch_compile_backend: {value}",
-    "ray_scope": "is gone in transformers 5: set RAY_SCOPE in the environment",
-    "gradient_checkpointing": "is deprecated in transformers 5: use activation_checkpointing: {value}",
-    "gradient_checkpointing_kwargs": "is deprecated in transformers 5: use activation_checkpointing_kwargs: {value}",
-    "tokenizer_name": "has another name here: use tokenizer_name_or_path: {value}",
-    "torch_dtype": "has another name here: use dtype: {value}",
-    "hub_token": "is refused: set HF_TOKEN in the environment, tokens must never be written to disk",
-    "push_to_hub_token": "is refused: set HF_TOKEN in the environment, tokens must never be written to disk",
-}
-
-
-class Field(NamedTuple):
-    """A field of one of the dataclasses, as HfArgumentParser understands it."""
-
-    name: str
-    group: str
-    types: tuple  # the members of its type hint: `int | None` has two
-    default: Any  # dataclasses.MISSING where a value must be given
-    convert: Any
-    choices: list | None
-    help: str
-    takes_boolean: bool
-    takes_dict: bool
-    takes_list: bool
 
 
 class Setting(NamedTuple):
@@ -112,10 +46,10 @@ def parse_arguments(*dataclass_types: type, args: list[str] | None = None) -> tu
 
 
 def _parse(dataclass_types: tuple[type, ...], args: list[str]) -> tuple:
-    parser, fields = _build_parser(dataclass_types)
+    parser, fields = build_parser(dataclass_types)
     flags, requests = _read_flags(parser, fields, args)
     if {"help", "help_all"} & requests.keys():
-        _print_once(_format_help(fields, show_all="help_all" in requests))
+        _print_once(format_help(fields, show_all="help_all" in requests))
         raise SystemExit(0)
     configs = requests.get("config", []) if args else [_find_demo_config()]
     if len(configs) > 1:
@@ -135,60 +69,6 @@ def _parse(dataclass_types: tuple[type, ...], args: list[str]) -> tuple:
     instances = tuple(_build_instance(dataclass_type, values, places) for dataclass_type in dataclass_types)
     instances[-1].config_text = config_text
     return instances
-
-
-def _build_parser(dataclass_types: tuple[type, ...]) -> tuple[HfArgumentParser, dict[str, Field]]:
-    """A parser that hands out texts as they were written, and the fields, in the order in which they are shown."""
-    assert issubclass(dataclass_types[-1], RunArguments), "the training arguments stand last"
-    owners = {}
-    for owner in dataclass_types:
-        for name in _list_names(owner):
-            assert name not in owners, f"{name} is a field of both {owners[name].__name__} and {owner.__name__}"
-            owners[name] = owner
-    parser = HfArgumentParser(dataclass_types, allow_abbrev=False, add_help=False, exit_on_error=False)
-    actions = {action.dest: action for action in parser._actions if action.nargs != 0}  # 0: the --no_x of an --x
-    hints = {name: hint for owner in dataclass_types for name, hint in get_type_hints(owner).items()}
-    fields = []
-    for name in dict.fromkeys(_list_names(RunArguments) + list(owners)):
-        owner, action = owners[name], actions[name]
-        definition, hint = owner.__dataclass_fields__[name], hints[name]
-        members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-        origins = [get_origin(member) or member for member in members]
-        enums = [member for member in members if isinstance(member, type) and issubclass(member, Enum)]
-        if bool in members:
-            action.nargs, action.const = "?", True  # HfArgumentParser: not where the default is None
-        elif list in origins:
-            action.nargs = "+"  # HfArgumentParser: one value only for `str | list[str]`
-        has_factory = definition.default_factory is not dataclasses.MISSING
-        field = Field(
-            name,
-            group=_choose_group(name, owner, is_training=owner is dataclass_types[-1]),
-            types=members,
-            default=definition.default_factory() if has_factory else definition.default,
-            convert=enums[0] if enums and str not in members else action.type,
-            choices=list(action.choices) if action.choices else None,
-            help=" ".join((action.help or "").split()).replace("%%", "%"),
-            takes_boolean=action.const is True or Literal[False] in members,
-            takes_dict=dict in origins,
-            takes_list=list in origins,
-        )
-        fields.append(field)
-    for action in parser._actions:
-        action.default, action.required, action.type, action.choices = SUPPRESS, False, None, None
-    parser.add_argument("--config", action="append", default=SUPPRESS)
-    for names in (("-h", "--help"), ("--help_all", "--help-all"), ("--print_config", "--print-config")):
-        parser.add_argument(*names, action="store_true", default=SUPPRESS)
-    return parser, {field.name: field for field in sorted(fields, key=lambda field: GROUPS.index(field.group))}
-
-
-def _list_names(dataclass_type: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(dataclass_type) if field.init]
-
-
-def _choose_group(name: str, owner: type, is_training: bool) -> str:
-    if is_training:
-        return "Run" if name in _list_names(RunArguments) else "Training"
-    return "Model" if issubclass(owner, ModelArguments) else "Data" if issubclass(owner, DataArguments) else "Task"
 
 
 def _read_flags(parser: HfArgumentParser, fields: dict[str, Field], args: list[str]) -> tuple[dict, dict]:
@@ -293,7 +173,7 @@ def _convert(setting: Setting, field: Field) -> Any:
     """The value that the dataclass gets."""
     raw = setting.raw
     if raw is None and type(None) not in field.types:
-        raise UserError(f"{setting.place}{setting.label} has no value: it must be {_name_wanted(field)}")
+        raise UserError(f"{setting.place}{setting.label} has no value: it must be {name_wanted(field)}")
     if raw is None or isinstance(raw, bool) or (isinstance(raw, dict) and field.takes_dict):
         return raw
     if isinstance(raw, list) and field.takes_list:
@@ -318,19 +198,10 @@ def _convert_text(text: Any, setting: Setting, field: Field) -> Any:
         value = text if str in field.types else field.convert(text)
     except (ValueError, TypeError, ArgumentTypeError):
         given = {list: "a list", dict: "a mapping", type(None): "null"}.get(type(text), repr(text))
-        raise UserError(f"{setting.place}{setting.label} must be {_name_wanted(field)}, not {given}") from None
+        raise UserError(f"{setting.place}{setting.label} must be {name_wanted(field)}, not {given}") from None
     if isinstance(value, str) and value.startswith(("./", "../")):
         return _shorten_path(Path(os.path.normpath(setting.folder / value)))
     return value
-
-
-def _name_wanted(field: Field) -> str:
-    if field.choices:
-        return "one of " + ", ".join(map(str, field.choices))
-    if field.takes_dict:
-        return 'a mapping, or JSON like {"key": 1}'
-    words = {int: "a whole number", float: "a number", string_to_bool: "true or false", str: "text"}
-    return words[str] if str in field.types else words.get(field.convert) or f"a {field.convert.__name__}"
 
 
 def _shorten_path(path: Path) -> str:
@@ -340,7 +211,7 @@ def _shorten_path(path: Path) -> str:
 
 def _build_instance(dataclass_type: type, values: dict[str, Any], places: dict[str, str]) -> Any:
     try:
-        return dataclass_type(**{name: values[name] for name in _list_names(dataclass_type) if name in values})
+        return dataclass_type(**{name: values[name] for name in list_names(dataclass_type) if name in values})
     except ValueError as error:
         named = [place for name, place in places.items() if re.search(rf"\b{name}\b", str(error))]
         raise UserError((named[0] if len(named) == 1 else "") + str(error)) from error
@@ -349,15 +220,10 @@ def _build_instance(dataclass_type: type, values: dict[str, Any], places: dict[s
 def _format_config(fields: dict[str, Field], values: dict[str, Any]) -> str:
     """Every argument of the run as YAML; read as a config file, it gives the same arguments again."""
     lines = []
-    for group, members in _group_fields(fields):
+    for group, members in group_fields(fields):
         lines.append(f"# {group}")
         lines += [f"{field.name}: {_format_value(values.get(field.name, field.default), field)}" for field in members]
     return "\n".join(lines) + "\n"
-
-
-def _group_fields(fields: dict[str, Field]) -> list[tuple[str, list[Field]]]:
-    shown = [field for field in fields.values() if field.name not in CURES]
-    return [(group, list(members)) for group, members in groupby(shown, key=lambda field: field.group)]
 
 
 def _format_value(value: Any, field: Field) -> str:
@@ -371,48 +237,6 @@ def _format_value(value: Any, field: Field) -> str:
     # As the only item of a list on one line, whose brackets are cut off.
     flow = {"default_flow_style": True, "width": float("inf"), "allow_unicode": True}
     return yaml.safe_dump([value], default_style=style, **flow)[1:-2]
-
-
-def _format_help(fields: dict[str, Field], show_all: bool) -> str:
-    paragraph = (sys.modules["__main__"].__doc__ or "").strip().split("\n\n")[0]
-    parts = [f"usage: {Path(sys.argv[0]).name} [--config FILE] [--flag value ...]", paragraph]
-    hidden = 0
-    for group, members in _group_fields(fields):
-        shown = members
-        if group == "Training" and not show_all:
-            shown = [fields[name] for name in COMMON_TRAINING_ARGUMENTS if name in fields]
-            hidden = len(members) - len(shown)
-        parts.append("\n".join([f"{group}:", *map(_format_entry, shown)]))
-    others = [
-        _wrap_entry("--config FILE", "A YAML file whose lines are flags without dashes. A flag wins over a line."),
-        _wrap_entry("--print_config", "Print all arguments as such a file, and stop."),
-    ]
-    if not show_all:
-        others.append(_wrap_entry("--help_all", f"Show the {hidden} other training arguments too."))
-    return "\n\n".join(filter(None, [*parts, "\n".join(["Other:", *others])])) + "\n"
-
-
-def _format_entry(field: Field) -> str:
-    kinds = {"a whole number": "N", "a number": "X", "true or false": "[BOOL]"}
-    kind = "NAME" if field.choices else "JSON" if field.takes_dict else kinds.get(_name_wanted(field), "TEXT")
-    text = field.help.replace(" Not directly used by Trainer; intended for training/evaluation scripts.", "")
-    notes = []
-    if not all(str(choice) in text for choice in field.choices or []):
-        notes.append(_name_wanted(field))
-    if field.default is dataclasses.MISSING:
-        notes.append("required")
-    elif field.default not in (None, "", []):
-        default = getattr(field.default, "value", field.default)
-        notes.append(f"default: {str(default).lower() if isinstance(default, bool) else default}")
-    note = f" ({'; '.join(notes)})" if notes else ""
-    return _wrap_entry(f"--{field.name} {kind}{' ...' if field.takes_list else ''}", text + note)
-
-
-def _wrap_entry(flag: str, text: str) -> str:
-    """The flag, and its text in a column of its own (below a flag that is too long for that)."""
-    width = max(60, min(shutil.get_terminal_size().columns, 119))
-    column = textwrap.fill(text, width, initial_indent=" " * 36, subsequent_indent=" " * 36)
-    return f"  {flag:<34}{column[36:]}" if len(flag) < 34 else f"  {flag}\n{column}"
 
 
 def _print_once(text: str) -> None:

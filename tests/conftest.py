@@ -8,11 +8,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+from common.from_scratch import train_encoder_tokenizer
+
 import pytest
 import torch
 from transformers import BertConfig, BertForTokenClassification, BertModel, PreTrainedTokenizerFast
-
-from common.from_scratch import train_encoder_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "ner" / "sample"

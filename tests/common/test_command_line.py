@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from common.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments
-from common.command_line import COMMON_TRAINING_ARGUMENTS, CURES, parse_arguments
+from common.command_line import parse_arguments
 from common.errors import UserError
+from common.help_text import COMMON_TRAINING_ARGUMENTS
+from common.old_names import CURES
 
 import pytest
 import transformers

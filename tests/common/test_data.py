@@ -491,9 +491,7 @@ def test_an_unknown_bare_name_and_a_missing_directory_are_refused_before_the_hub
         "dataset_name 'conl2003' has no namespace and is no hub id (did you mean \"conll2003\"?); "
         "give namespace/name, a directory of data files, or use local files (train_file)."
     )
-    assert error_of(dataset_name="./data/ner").startswith(
-        "dataset_name './data/ner' is not a directory here and is no"
-    )
+    assert error_of(dataset_name="./data/ner").startswith("dataset_name './data/ner' is not a directory here and is no")
     assert hub.calls == []
 
 

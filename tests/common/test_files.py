@@ -377,9 +377,7 @@ def test_a_directory_in_place_of_a_file_is_refused(tmp_path):
 
 
 def test_an_unknown_suffix_is_answered_with_the_known_ones(tmp_path):
-    with pytest.raises(
-        UserError, match=r"no known format has the suffix '.txt'; use one of .jsonl, .json, .csv, .tsv"
-    ):
+    with pytest.raises(UserError, match=r"no known format has the suffix '.txt'; use one of .jsonl, .json, .csv, .tsv"):
         read_rows(write_file(tmp_path / "a.txt", "a"))
 
 
@@ -419,9 +417,7 @@ def test_random_rows_are_read_back_as_they_were_written(tmp_path, seed):
     assert [row for _, row in read_rows(tmp_path / "a.jsonl")] == nested
     write_file(tmp_path / "a.json", json.dumps(nested, ensure_ascii=False, indent=seed % 3 or None))
     assert [row for _, row in read_rows(tmp_path / "a.json")] == nested
-    write_file(
-        tmp_path / "b.json", json.dumps({"v": "]", "data": nested}, ensure_ascii=False, indent=seed % 3 or None)
-    )
+    write_file(tmp_path / "b.json", json.dumps({"v": "]", "data": nested}, ensure_ascii=False, indent=seed % 3 or None))
     assert [row for _, row in read_rows(tmp_path / "b.json")] == nested
 
     with (tmp_path / "a.csv").open("w", encoding="utf-8", newline="") as file:
