@@ -33,9 +33,9 @@ class Entity(NamedTuple):
 
 def split_tag(tag: str) -> tuple[str, str]:
     """Letter and type of a tag: ("B", "PER") for B-PER, ("O", "") for O; ValueError where it is neither."""
-    letter, dash, entity_type = tag.partition("-")
     if tag == "O":
         return "O", ""
+    letter, dash, entity_type = tag.partition("-") if isinstance(tag, str) else ("", "", "")
     if not dash or letter not in ALL_LETTERS or not entity_type:
         raise ValueError(f"{tag!r} is not a tag; write O, or {'/'.join(ALL_LETTERS)} and the type, as in B-PER")
     return letter, entity_type
@@ -141,10 +141,10 @@ def choose_tag_names(
         raise UserError("The model has no head for tags: train it first, or give the directory of a trained model.")
     if named is not None:
         names, source = named, "is not in tag_names; add it there"
-    elif not do_train or (trained is not None and _list_types(splits["train"]) <= {split_tag(n)[1] for n in trained}):
+    elif not do_train or (trained is not None and _list_tags(splits["train"]) <= set(trained)):
         names, source = trained, "is not among the labels that the model was trained on"
     else:
-        types = sorted(_list_types(splits["train"]) - {""})
+        types = sorted({split_tag(tag)[1] for tag in _list_tags(splits["train"])} - {""})
         names = ["O", *(f"{letter}-{entity_type}" for entity_type in types for letter in "BI")]
         source = "does not occur in the training rows; add such rows, correct the tag, or name all tags in tag_names"
     complaints = [
@@ -157,8 +157,8 @@ def choose_tag_names(
     return names
 
 
-def _list_types(rows) -> set[str]:
-    return {split_tag(tag)[1] for tags in rows["tags"] if tags is not None for tag in set(tags)}
+def _list_tags(rows) -> set[str]:
+    return {tag for tags in rows["tags"] if tags is not None for tag in tags}
 
 
 def join_words(words: Sequence[str]) -> str:

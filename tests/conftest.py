@@ -1,4 +1,4 @@
-"""What the tests share: small models built on the spot, recipes run as a user runs them, real data where there are any."""
+"""What the tests share: small models built on the spot, recipes run as users run them, real data if there are any."""
 
 import hashlib
 import json

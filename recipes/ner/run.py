@@ -74,14 +74,14 @@ def read_sentence(row: dict, label_names: list[str] | None) -> dict:
     if not isinstance(tags, list) or len(tags) != len(tokens):
         found = f"{len(tags)} tags" if isinstance(tags, list) else repr(tags)
         raise RowError(f"tags: {found} for {len(tokens)} words; give every word one tag")
-    if all(isinstance(tag, int) for tag in tags):
+    if all(type(tag) is int for tag in tags):
         if label_names is None or not all(0 <= tag < len(label_names) for tag in tags):
             raise RowError(f"tags: {max(tags)} is a number; name the tags in their order with tag_names")
         tags = [label_names[tag] for tag in tags]
     for tag in tags:
         try:
             split_tag(tag)
-        except (ValueError, AttributeError) as error:
+        except ValueError as error:
             raise RowError(f"tags: {error}") from None
     return {"tokens": tokens, "tags": tags}
 
@@ -207,7 +207,7 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
 
     # Results
     outcome = Outcome("token-classification", headline=["f1", "precision", "recall"])
-    outcome.facts = {"recipe": "ner", "labels": label_names, "max_seq_length": max_length, **asdict(ner_args)}
+    outcome.facts = {"recipe": "ner", "labels": label_names, **asdict(ner_args), "max_seq_length": max_length}
     for split in splits:
         if split != "train":
             output = predict(trainer, windows[split])

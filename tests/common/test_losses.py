@@ -1,0 +1,260 @@
+import math
+
+from common.errors import UserError
+from common.losses import BinaryCrossEntropy, CrossEntropy, SpanCrossEntropy, choose_class_weights, hide_padding
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from datasets import Dataset, DatasetDict
+from sklearn.utils.class_weight import compute_class_weight
+from transformers import BertConfig, BertForQuestionAnswering, LlamaConfig, LlamaForCausalLM
+from transformers.trainer_pt_utils import LabelSmoother
+
+CLASSES = 5
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return torch.randn(4, 7, CLASSES, generator=torch.Generator().manual_seed(0)) * 3
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, CLASSES, (4, 7), generator=generator)
+    return labels.masked_fill(torch.rand(4, 7, generator=generator) < 0.4, -100)
+
+
+def put_probabilities(*probabilities: float) -> torch.Tensor:
+    """Logits of one item whose softmax is these probabilities."""
+    return torch.tensor([probabilities]).log()
+
+
+# Cross entropy
+
+
+def test_unweighted_it_is_the_cross_entropy_of_torch(logits, labels):
+    expected = F.cross_entropy(logits.view(-1, CLASSES), labels.view(-1), ignore_index=-100)
+    torch.testing.assert_close(CrossEntropy()({"logits": logits}, labels), expected)
+
+
+def test_one_label_a_row_is_the_cross_entropy_of_torch(logits, labels):
+    expected = F.cross_entropy(logits[:, 0], labels[:, 0].clamp(min=0))
+    torch.testing.assert_close(CrossEntropy()({"logits": logits[:, 0]}, labels[:, 0].clamp(min=0)), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_smoothing_is_that_of_transformers(logits, labels, smoothing):
+    expected = LabelSmoother(epsilon=smoothing)({"logits": logits}, labels)
+    torch.testing.assert_close(CrossEntropy(label_smoothing=smoothing)({"logits": logits}, labels), expected)
+
+
+def test_the_sum_is_divided_by_the_items_of_the_whole_step(logits, labels):
+    expected = F.cross_entropy(logits.view(-1, CLASSES), labels.view(-1), ignore_index=-100, reduction="sum") / 100
+    for items in (100, torch.tensor(100)):
+        torch.testing.assert_close(CrossEntropy()({"logits": logits}, labels, num_items_in_batch=items), expected)
+
+
+def test_micro_batches_of_a_step_add_up_to_the_loss_of_the_step(logits, labels):
+    loss = CrossEntropy(label_smoothing=0.1, class_weights=torch.tensor([0.5, 2.0, 1.0, 3.0, 0.25]))
+    items = labels.ne(-100).sum()
+    parts = [loss({"logits": logits[row]}, labels[row], items) for row in range(4)]
+    torch.testing.assert_close(sum(parts), loss({"logits": logits}, labels))
+
+
+def test_the_weighted_sum_is_divided_by_the_number_of_labels():
+    """torch's own weighted mean divides by the sum of the weights, here 4.5."""
+    logits = torch.cat([put_probabilities(0.5, 0.5), put_probabilities(0.25, 0.75), put_probabilities(0.9, 0.1)])
+    labels = torch.tensor([0, 1, -100])
+    weights = torch.tensor([4.0, 0.5])
+    expected = (4 * math.log(2) + 0.5 * math.log(4 / 3)) / 2
+    assert CrossEntropy(class_weights=weights)({"logits": logits}, labels).item() == pytest.approx(expected)
+
+
+def test_focal_loss_by_hand():
+    logits = torch.cat([put_probabilities(0.75, 0.25), put_probabilities(0.9, 0.1), put_probabilities(0.5, 0.5)])
+    labels = torch.tensor([0, 1, -100])
+    # (1 - p)^2 * -log p, for p = 0.75 and p = 0.1
+    expected = (0.25**2 * -math.log(0.75) + 0.9**2 * -math.log(0.1)) / 2
+    assert CrossEntropy(focal_gamma=2.0)({"logits": logits}, labels).item() == pytest.approx(expected)
+
+
+def test_focal_loss_with_class_weights_by_hand():
+    loss = CrossEntropy(class_weights=torch.tensor([1.0, 3.0]), focal_gamma=1.0)
+    expected = 3 * 0.8 * -math.log(0.2)
+    assert loss({"logits": put_probabilities(0.8, 0.2)}, torch.tensor([1])).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+def test_focal_loss_has_a_finite_gradient_where_the_model_is_certain(gamma):
+    """In float32 the probability is exactly 1 from a difference of about 17 on, at padding too."""
+    logits = torch.tensor([[40.0, 0.0], [0.0, 40.0], [40.0, 0.0]], requires_grad=True)
+    loss = CrossEntropy(focal_gamma=gamma)({"logits": logits}, torch.tensor([0, 0, -100]))
+    loss.backward()
+    assert loss.item() == pytest.approx(20.0)  # certain and wrong: 40 by a factor of 1; certain and right: 0
+    assert logits.grad.isfinite().all()
+    assert logits.grad[1].tolist() == pytest.approx([-0.5, 0.5])
+
+
+def test_shifted_it_is_the_loss_of_a_causal_language_model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config).eval()
+    input_ids = torch.randint(0, 30, (3, 9))
+    labels = input_ids.clone()
+    labels[:, :3] = -100
+    labels[1, 6:] = -100
+    outputs = model(input_ids=input_ids, labels=labels)
+    torch.testing.assert_close(CrossEntropy(shift=True)(outputs, labels), outputs.loss)
+
+
+def test_bfloat16_logits_are_summed_in_float32(logits, labels):
+    halved = logits.bfloat16()
+    loss = CrossEntropy()({"logits": halved}, labels)
+    assert loss.dtype == torch.float32
+    expected = F.cross_entropy(halved.float().view(-1, CLASSES), labels.view(-1), ignore_index=-100)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    in_bfloat16 = F.cross_entropy(halved.view(-1, CLASSES), labels.view(-1), ignore_index=-100)
+    assert in_bfloat16.item() != pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CrossEntropy(),
+        CrossEntropy(label_smoothing=0.1),
+        CrossEntropy(focal_gamma=2.0),
+        CrossEntropy(class_weights=torch.ones(CLASSES)),
+        CrossEntropy(shift=True),
+    ],
+)
+@pytest.mark.parametrize("items", [None, 0, torch.tensor(0), torch.tensor(9)])
+def test_a_batch_without_labels_gives_0_and_a_gradient_of_0(logits, loss, items):
+    logits.requires_grad_()
+    value = loss({"logits": logits}, torch.full((4, 7), -100), items)
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad.abs().max().item() == 0
+
+
+def test_the_loss_of_each_label_has_the_shape_of_the_labels_and_is_0_where_they_are_ignored(logits, labels):
+    losses = CrossEntropy(label_smoothing=0.1).per_item(logits, labels)
+    assert losses.shape == labels.shape
+    assert (losses[labels == -100] == 0).all() and (losses[labels != -100] > 0).all()
+
+
+def test_smoothing_and_focal_loss_exclude_each_other():
+    with pytest.raises(UserError, match="set one of them to 0"):
+        CrossEntropy(label_smoothing=0.1, focal_gamma=2.0)
+
+
+# Class weights
+
+
+def make_features(*rows) -> DatasetDict:
+    return DatasetDict({"train": Dataset.from_dict({"labels": list(rows)})})
+
+
+def test_balanced_weights_are_those_of_sklearn_and_average_1_over_the_labels():
+    rows = [[-100, 0, 0, 0, 1, -100], [0, 2, 0, -100], [0, 0, 1]]
+    kept = np.array([0, 0, 0, 1, 0, 2, 0, 0, 0, 1])
+    weights = choose_class_weights("balanced", make_features(*rows), 3)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=kept)
+    assert weights.tolist() == pytest.approx(expected.tolist())
+    assert weights.tolist() == pytest.approx([10 / 21, 10 / 6, 10 / 3])  # labels / (classes x labels of the class)
+    assert weights[kept].mean().item() == pytest.approx(1)
+    assert weights.dtype == torch.float32
+
+
+def test_a_class_without_labels_weighs_1():
+    weights = choose_class_weights("balanced", make_features([0, 0, 0, 2]), 4)
+    assert weights.tolist() == pytest.approx([4 / 6, 1, 4 / 2, 1])
+
+
+def test_one_label_a_row_is_weighed_too():
+    weights = choose_class_weights("balanced", make_features(1, 0, 0, 0), 2)
+    assert weights.tolist() == pytest.approx([4 / 6, 4 / 2])
+
+
+def test_there_are_no_weights_unless_they_are_asked_for_and_there_are_training_rows():
+    assert choose_class_weights("none", make_features([0, 1]), 2) is None
+    assert (
+        choose_class_weights("balanced", DatasetDict({"validation": Dataset.from_dict({"labels": [[0]]})}), 2) is None
+    )
+
+
+def test_an_unknown_choice_of_weights_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="class_weights must be none or balanced, not 'sqrt'"):
+        choose_class_weights("sqrt", make_features([0, 1]), 2)
+
+
+# Several labels a row
+
+
+def test_binary_cross_entropy_is_that_of_torch(logits):
+    logits = logits[:, 0]
+    labels = torch.randint(0, 2, logits.shape, generator=torch.Generator().manual_seed(2)).float()
+    expected = torch.nn.BCEWithLogitsLoss()(logits, labels)
+    torch.testing.assert_close(BinaryCrossEntropy()({"logits": logits}, labels), expected)
+    torch.testing.assert_close(BinaryCrossEntropy()({"logits": logits}, labels.long()), expected)
+    loss = BinaryCrossEntropy()({"logits": logits.bfloat16()}, labels)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-2)
+
+
+def test_binary_cross_entropy_is_divided_by_the_labels_of_the_whole_step(logits):
+    logits, labels = logits[:, 0], torch.ones(4, CLASSES)
+    expected = torch.nn.BCEWithLogitsLoss(reduction="sum")(logits, labels) / 60
+    torch.testing.assert_close(BinaryCrossEntropy()({"logits": logits}, labels, torch.tensor(60)), expected)
+
+
+# Question answering
+
+
+def test_the_span_loss_is_the_mean_of_start_and_end():
+    generator = torch.Generator().manual_seed(3)
+    start, end = torch.randn(6, 11, generator=generator), torch.randn(6, 11, generator=generator)
+    labels = torch.randint(0, 11, (6, 2), generator=generator)
+    expected = (F.cross_entropy(start, labels[:, 0]) + F.cross_entropy(end, labels[:, 1])) / 2
+    outputs = {"start_logits": start, "end_logits": end}
+    torch.testing.assert_close(SpanCrossEntropy()(outputs, labels), expected)
+    torch.testing.assert_close(SpanCrossEntropy()(outputs, labels, torch.tensor(24)), expected / 2)
+
+
+def build_span_model() -> BertForQuestionAnswering:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    return BertForQuestionAnswering(config).eval()
+
+
+def compute_span_loss(model, loss: SpanCrossEntropy, length: int) -> float:
+    """The loss of two rows of 5 and 8 pieces, padded to `length`."""
+    rows = [torch.arange(3, 8), torch.arange(10, 18)]
+    batch = {"input_ids": torch.zeros(2, length, dtype=torch.long), "attention_mask": torch.zeros(2, length)}
+    for number, row in enumerate(rows):
+        batch["input_ids"][number, : len(row)] = row
+        batch["attention_mask"][number, : len(row)] = 1
+    return loss(model(**batch), torch.tensor([[1, 2], [0, 7]])).item()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_padding_a_batch_further_does_not_change_the_span_loss(smoothing):
+    model, loss = build_span_model(), SpanCrossEntropy(label_smoothing=smoothing)
+    assert compute_span_loss(model, loss, 16) != pytest.approx(compute_span_loss(model, loss, 8), rel=1e-3)
+    hide_padding(model)
+    losses = [compute_span_loss(model, loss, length) for length in (8, 9, 16, 32)]
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
+    assert 1 < losses[0] < 4  # an untrained model: about log 5 and log 8
+
+
+def test_padding_is_hidden_in_half_precision_too():
+    model = build_span_model().bfloat16()
+    hide_padding(model)
+    losses = [compute_span_loss(model, SpanCrossEntropy(), length) for length in (8, 32)]
+    assert math.isfinite(losses[0]) and losses[1] == pytest.approx(losses[0], rel=1e-2)

@@ -1,0 +1,21 @@
+"""The promise of copying: a recipe folder works anywhere, launched from anywhere."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, launch
+
+
+def test_a_copied_recipe_runs_outside_the_repository(tmp_path):
+    copy = shutil.copytree(ROOT / "recipes" / "ner", tmp_path / "my_ner")
+    accelerate = Path(sys.executable).with_name("accelerate")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    config = copy / "configs" / "demo.yaml"
+    command = [accelerate, "launch", copy / "run.py", "--config", config, "--max_steps", "2", "--save_strategy", "no"]
+    command += ["--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    run = launch([str(word) for word in command], cwd=elsewhere)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (elsewhere / "outputs" / "ner-demo" / "metrics.json").is_file()
+    assert f"report       {Path('outputs/ner-demo/report.html')}" in run.stdout
