@@ -1,6 +1,7 @@
 """Hugging Face's Trainers with evaluation in dataset order and a log that people can read."""
 
 from common.callbacks import RunLog
+from common.sampling import LengthGroupedSampler
 
 import torch
 import transformers
@@ -20,6 +21,14 @@ class RecipeTrainer:
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(RunLog())
+
+    def _get_train_sampler(self, train_dataset=None):
+        train_dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not has_length(train_dataset):
+            return super()._get_train_sampler(train_dataset)
+        rows_per_step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedSampler([len(row["input_ids"]) for row in train_dataset], rows_per_step, seed)
 
     def _get_eval_sampler(self, eval_dataset):
         return torch.utils.data.SequentialSampler(eval_dataset) if has_length(eval_dataset) else None

@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT, SAMPLE, run_ner
 
-STEPS, SAVE_EVERY = 30, 5
+STEPS, SAVE_EVERY = 30, 6  # ten steps an epoch: checkpoints lie within epochs
 
 
 def list_flags(output: Path) -> list[str]:
     """A run with dropout, shuffling, evaluation and best-model selection: everything a resume has to restore."""
     flags = {
         "from_scratch": "encoder_tiny", "vocab_size": 600, "train_file": SAMPLE / "train.jsonl", "output_dir": output,
-        "validation_file": SAMPLE / "validation.jsonl", "max_eval_samples": 10, "dtype": "float32", "max_steps": STEPS,
+        "validation_file": SAMPLE / "validation.jsonl", "max_eval_samples": 10, "max_train_samples": 40,
+        "train_sampling_strategy": "group_by_length", "dtype": "float32", "max_steps": STEPS,
         "per_device_train_batch_size": 4, "learning_rate": "1e-3", "save_steps": SAVE_EVERY, "eval_strategy": "steps",
-        "eval_steps": SAVE_EVERY, "metric_for_best_model": "loss", "early_stopping_patience": 20, "logging_steps": 5,
+        "eval_steps": SAVE_EVERY, "metric_for_best_model": "loss", "early_stopping_patience": 20, "logging_steps": 2,
     }  # fmt: skip
     texts = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
     return [*texts, "--do_train", "--do_eval", "--load_best_model_at_end"]
@@ -61,7 +62,7 @@ def test_a_stopped_run_saves_exits_with_143_and_resumes_to_the_same_weights(undi
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith(f"step 5/{STEPS}"):
+        if line.startswith(f"step 4/{STEPS}"):
             process.send_signal(signal.SIGTERM)
             break
     lines += process.communicate(timeout=120)[0].splitlines(keepends=True)
@@ -77,17 +78,17 @@ def test_a_stopped_run_saves_exits_with_143_and_resumes_to_the_same_weights(undi
 
 def test_an_incomplete_or_corrupt_checkpoint_is_skipped_and_named(undisturbed, tmp_path):
     output = copy_as_stopped(undisturbed, tmp_path / "damaged")
-    assert {f"checkpoint-{step}" for step in (20, 25, 30)} <= {path.name for path in output.iterdir()}
+    assert {f"checkpoint-{step}" for step in (18, 24, 30)} <= {path.name for path in output.iterdir()}
     (output / "checkpoint-30" / "manifest.json").unlink()  # killed while it was saving
-    weights = output / "checkpoint-25" / "model.safetensors"
+    weights = output / "checkpoint-24" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1  # one bit
     weights.write_bytes(content)
     run = run_ner(*list_flags(output))
     assert run.returncode == 0, run.stderr
     assert f"Skipping {output}/checkpoint-30: incomplete: it has no manifest.json" in run.stdout
-    assert f"Skipping {output}/checkpoint-25: model.safetensors is corrupt" in run.stdout
-    assert f"Resuming from {output}/checkpoint-20." in run.stdout
+    assert f"Skipping {output}/checkpoint-24: model.safetensors is corrupt" in run.stdout
+    assert f"Resuming from {output}/checkpoint-18." in run.stdout
     assert hash_weights(output) == hash_weights(undisturbed)
 
 
@@ -118,9 +119,9 @@ def test_a_run_killed_at_any_moment_can_be_resumed(undisturbed, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (output / "checkpoint-15").exists() and time.monotonic() < deadline:
+    while not (output / "checkpoint-18").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.kill()  # most likely while checkpoint-15 is being written
+    process.kill()  # most likely while checkpoint-18 is being written
     process.wait()
     run = run_ner(*list_flags(output))
     assert run.returncode == 0, run.stderr

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -58,8 +59,6 @@ def test_the_same_texts_give_the_same_files_in_every_process(tmp_path):
         for seed in ("1", "2")
     ]
     for run in runs:
-        import json
-
         run.communicate(json.dumps(TEXTS))
         assert run.returncode == 0
     files = [sorted(path.name for path in (tmp_path / seed).iterdir()) for seed in ("1", "2")]
@@ -95,7 +94,7 @@ def test_special_tokens_are_known_and_come_first(tokenizer):
 
 
 def test_pieces_that_go_on_are_not_special(tokenizer):
-    ids = tokenizer("unhappiness of Xerxes", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("unhappiest of foxes", add_special_tokens=False)["input_ids"]
     names = tokenizer.convert_ids_to_tokens(ids)
     assert any(name.startswith("##") for name in names)
     assert tokenizer.decode(tokenizer("unhappiness of figs")["input_ids"], skip_special_tokens=True) == (
@@ -127,7 +126,7 @@ def test_unknown_characters_are_the_unknown_token(tokenizer):
     assert tokenizer.tokenize("Ж") == ["[UNK]"]
 
 
-@pytest.mark.parametrize("vocab_size", [150, 200, 250])
+@pytest.mark.parametrize("vocab_size", [100, 150, 180])
 def test_no_more_pieces_are_learnt_than_asked_for(vocab_size):
     tokenizer = train_encoder_tokenizer(TEXTS, vocab_size)
     assert len(tokenizer) == vocab_size

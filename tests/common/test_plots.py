@@ -1,0 +1,108 @@
+import warnings
+from pathlib import Path
+
+from common.plots import BLUE, GREEN, ORANGE, plot_bars, plot_learning_curve
+
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+TRAINING = [{"step": step, "loss": 2.0 / step, "learning_rate": 1e-4, "epoch": step / 10} for step in (10, 20, 30)]
+EVALUATIONS = [{"step": step, "eval_loss": 1.0, "eval_f1": step / 40, "eval_accuracy": 0.9} for step in (15, 30)]
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """[height, width, 3], from 0 to 255; PNG or nothing."""
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    return (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
+
+
+def count_pixels(picture: np.ndarray, color: str) -> int:
+    return int((picture == [int(color[start : start + 2], 16) for start in (1, 3, 5)]).all(-1).sum())
+
+
+def test_training_and_validation_are_drawn_each_in_its_color(tmp_path):
+    path = tmp_path / "plots" / "learning.png"
+    assert plot_learning_curve(TRAINING + EVALUATIONS, path) == [path]
+    picture = read_picture(path)
+    assert all(count_pixels(picture, color) > 50 for color in (BLUE, ORANGE, GREEN))
+    assert picture.shape[1] > 2 * picture.shape[0]  # two panels
+
+
+def test_without_scores_there_is_one_panel(tmp_path):
+    log = [*TRAINING, {"step": 30, "eval_loss": 0.5}]
+    picture = read_picture(plot_learning_curve(log, tmp_path / "a.png")[0])
+    assert count_pixels(picture, BLUE) > 50 and count_pixels(picture, ORANGE) > 50 and count_pixels(picture, GREEN) == 0
+    assert picture.shape[1] < 2 * picture.shape[0]
+
+
+@pytest.mark.parametrize(("log", "drawn", "absent"), [(TRAINING, BLUE, ORANGE), (EVALUATIONS[:1], ORANGE, None)])
+def test_either_of_training_and_validation_may_be_missing(tmp_path, log, drawn, absent):
+    picture = read_picture(plot_learning_curve(log, tmp_path / "a.png")[0])
+    assert count_pixels(picture, drawn) > 50
+    assert absent is None or count_pixels(picture, absent) == 0
+
+
+def test_a_single_training_step_is_seen(tmp_path):
+    """A line of one point has no length: only the legend would be blue."""
+    one, none = (
+        count_pixels(read_picture(plot_learning_curve(log, tmp_path / name)[0]), BLUE)
+        for name, log in (("one.png", [{"step": 5, "loss": 1.0}]), ("none.png", [{"step": 5, "loss": float("nan")}]))
+    )
+    assert one > none + 10
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_spoils_neither_picture_nor_run(tmp_path, loss):
+    log = [*TRAINING, {"step": 40, "loss": loss}, {"step": 40, "eval_loss": loss, "eval_f1": 0.0}]
+    picture = read_picture(plot_learning_curve(log, tmp_path / "a.png")[0])
+    assert count_pixels(picture, BLUE) > 50
+
+
+@pytest.mark.parametrize("log", [[], [{"step": 30, "train_runtime": 1.0, "train_loss": 0.5}]])
+def test_nothing_logged_gives_no_picture(tmp_path, log):
+    assert plot_learning_curve(log, tmp_path / "plots" / "a.png") == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bars_are_drawn_the_highest_on_top(tmp_path):
+    path = tmp_path / "plots" / "bars.png"
+    assert plot_bars("F1 by entity type", {"PER": 0.25, "LOC": 1.0, "ORG": 0.5}, path) == [path]
+    picture = read_picture(path)
+    rows = (picture == [int(BLUE[start : start + 2], 16) for start in (1, 3, 5)]).all(-1).sum(axis=1)
+    widths = [int(rows[top]) for top in np.flatnonzero((rows[1:] > 0) & (rows[:-1] == 0)) + 2]  # the first of each bar
+    assert len(widths) == 3
+    assert widths[1] / widths[0] == pytest.approx(0.5, abs=0.02)
+    assert widths[2] / widths[0] == pytest.approx(0.25, abs=0.02)
+
+
+def test_more_bars_make_a_higher_picture(tmp_path):
+    few = read_picture(plot_bars("few", {"a": 0.5}, tmp_path / "few.png")[0])
+    many = read_picture(plot_bars("many", {str(number): 0.5 for number in range(20)}, tmp_path / "many.png")[0])
+    assert many.shape[0] > 3 * few.shape[0] and many.shape[1] == few.shape[1]
+
+
+def test_bars_of_zero_are_drawn_too(tmp_path):
+    picture = read_picture(plot_bars("zero", {"a": 0.0, "b": 0.0}, tmp_path / "a.png")[0])
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1
+
+
+def test_no_values_give_no_picture(tmp_path):
+    assert plot_bars("nothing", {}, tmp_path / "plots" / "a.png") == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_any_script_and_sign_are_drawn(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a glyph that no installed font has is drawn as a box
+        path = plot_bars(
+            "F1 of 我们 $", {"地名": 0.5, "a_b^c": 0.75, "$x$ $": 0.25, "{\\frac": 0.1}, tmp_path / "a.png"
+        )
+    assert count_pixels(read_picture(path[0]), BLUE) > 50
+
+
+def test_no_figure_stays_open(tmp_path):
+    plot_learning_curve(TRAINING + EVALUATIONS, tmp_path / "a.png")
+    plot_bars("F1", {"PER": 0.5}, tmp_path / "b.png")
+    assert plt.get_fignums() == []
