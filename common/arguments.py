@@ -5,6 +5,7 @@ A field's help sentence, type and default are written here once: `--help`, the Y
 
 import os
 from dataclasses import dataclass, field
+from typing import Literal
 
 from common.errors import UserError
 
@@ -115,9 +116,9 @@ class DataArguments:
 
 @dataclass
 class RunArguments:
-    """What this project adds to Hugging Face's TrainingArguments, and the three defaults that it turns round."""
+    """What this project adds to Hugging Face's TrainingArguments, and the defaults that it turns round."""
 
-    dtype: str = field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="auto",
         metadata={
             "help": "What the model computes in: auto (bfloat16 where the hardware has it, else float32), float32, "
@@ -148,10 +149,12 @@ class RunArguments:
         default=True, metadata={"help": "Restore the state of the callbacks when a run is resumed."}
     )
 
+    # Hugging Face's default searches the graph for them at every step; no model of these recipes has any.
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Let parameters be without gradient where several processes train."}
+    )
+
     def __post_init__(self):
-        choices = ("auto", "float32", "bfloat16", "float16")
-        if self.dtype not in choices:
-            raise UserError(f"dtype must be one of {', '.join(choices)}, not {self.dtype!r}.")
         if not self.use_cpu and not torch.accelerator.is_available():
             # Two processes started without it on a machine without accelerator would be two separate trainings.
             self.use_cpu = True

@@ -137,8 +137,11 @@ def choose_tag_names(
     They are the ones `named` by the user, else those the head was `trained` on if they cover the training rows, else
     those of the training rows. A row with any other tag is refused.
     """
-    if not do_train and named is None and trained is None:
-        raise UserError("The model has no head for tags: train it first, or give the directory of a trained model.")
+    if not do_train and named is None:
+        if trained is None:
+            raise UserError("The model has no head for tags: train it first, or give the directory of a trained model.")
+        if not all(name == "O" or name[:2] in {f"{letter}-" for letter in ALL_LETTERS} for name in trained):
+            raise UserError(f"The model's labels are {', '.join(trained[:4])}, ...: say with tag_names what they mean.")
     if named is not None:
         names, source = named, "is not in tag_names; add it there"
     elif not do_train or (trained is not None and _list_tags(splits["train"]) <= set(trained)):

@@ -18,10 +18,12 @@ ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
 def train(encoder: Path, output: Path, config: str, rows: int, *flags: str):
     """Logged losses and metrics of one epoch over the sample with `rows` rows a process and step."""
     command = [
-        ACCELERATE, "launch", "--config_file", str(ROOT / "accelerate_configs" / config), str(ROOT / "recipes/ner/run.py"),
+        ACCELERATE, "launch", "--config_file", str(ROOT / "accelerate_configs" / config),
+        str(ROOT / "recipes/ner/run.py"),
         "--model_name_or_path", str(encoder), "--train_file", str(SAMPLE / "train.jsonl"), "--validation_file",
         str(SAMPLE / "validation.jsonl"), "--do_train", "--do_eval", "--dtype", "float32", "--learning_rate", "1e-2",
-        "--per_device_train_batch_size", str(rows), "--max_steps", "60", "--logging_steps", "1", "--save_strategy", "no",
+        "--per_device_train_batch_size", str(rows), "--max_steps", "60", "--logging_steps", "1",
+        "--save_strategy", "no",
         "--max_eval_samples", "37", "--output_dir", str(output), *flags,
     ]  # fmt: skip
     run = launch(command)

@@ -9,8 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from tests.conftest import ROOT, SAMPLE, run_ner
+
+import pytest
 
 STEPS, SAVE_EVERY = 30, 6  # ten steps an epoch: checkpoints lie within epochs
 

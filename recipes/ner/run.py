@@ -12,6 +12,7 @@ To adapt it, copy this folder: the shape of your rows is in `read_sentence`, wha
 
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Literal
 
 from common.arguments import DataArguments, ModelArguments, TrainingArguments
 from common.callbacks import make_callbacks
@@ -42,8 +43,8 @@ class NerArguments:
     label_column_name: str | None = field(
         default=None, metadata={"help": "Column with their tags. Default: tags, ner_tags or labels."}
     )
-    tag_scheme: str = field(
-        default="auto", metadata={"help": "Scheme of the tags: auto, IOB2, IOB1, BIOES or BMES. All become IOB2."}
+    tag_scheme: Literal["auto", "IOB2", "IOB1", "BIOES", "BMES"] = field(
+        default="auto", metadata={"help": "How the tags are written; all are read as IOB2. auto finds out."}
     )
     tag_names: list[str] | None = field(
         default=None,
@@ -55,8 +56,8 @@ class NerArguments:
     doc_stride: int = field(
         default=64, metadata={"help": "Pieces that neighbouring windows of a longer sentence share."}
     )
-    class_weights: str = field(
-        default="none", metadata={"help": "none, or balanced: weigh each tag by the inverse of its frequency."}
+    class_weights: Literal["none", "balanced"] = field(
+        default="none", metadata={"help": "balanced: weigh each tag by the inverse of its frequency."}
     )
     focal_gamma: float = field(default=0.0, metadata={"help": "Focal loss: 0 is off, 2 is usual for rare entities."})
 
@@ -96,11 +97,13 @@ def tokenize_and_align(
 ) -> dict[str, list]:
     """Windows of pieces: the first piece of each word that a window owns carries the word's tag, all others none.
 
-    `positions` says where the first pieces of the owned words are, `first_word` which word of `sentence` comes first.
+    `positions` says where the first pieces of the owned words are, `first_word` which word of `sentence` comes first,
+    `cut_words` how many words are longer than a window, which the model reads from their beginning only.
     """
     before, after = find_special_tokens(tokenizer)
     room = max_length - len(before) - len(after)
-    windows = {name: [] for name in ("input_ids", "attention_mask", "labels", "sentence", "first_word", "positions")}
+    names = ("input_ids", "attention_mask", "labels", "sentence", "first_word", "positions", "cut_words")
+    windows = {name: [] for name in names}
     pieces_of_words = encode_words(tokenizer, sentences["tokens"])
     for index, pieces, tags in zip(indices, pieces_of_words, sentences["tags"], strict=True):
         for window in cut_windows([len(ids) for ids in pieces], room, doc_stride):
@@ -118,6 +121,7 @@ def tokenize_and_align(
             windows["sentence"].append(index)
             windows["first_word"].append(window.owned_start)
             windows["positions"].append(positions)
+            windows["cut_words"].append(sum(len(pieces[word]) > room for word in range(window.start, window.end)))
     return windows
 
 
@@ -195,9 +199,10 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
         callbacks=make_callbacks(training_args),
     )
     more = sum(len(windows[split]) - len(splits[split]) for split in splits)
+    cut = sum(sum(windows[split]["cut_words"]) for split in splits)
     facts = {
         "labels": f"{len(label_names)}: {', '.join(label_names)}",
-        "windows": f"up to {max_length} pieces, {more} more than there are sentences; no word is left out",
+        "windows": f"up to {max_length} pieces, {more} more than sentences; no word is left out, {cut} are cut short",
     }
     describe_run(trainer, splits, windows, facts, partial(show_window, tokenizer=tokenizer, label_names=label_names))
     if training_args.dry_run:

@@ -196,7 +196,7 @@ def test_a_word_without_pieces_is_refused_where_there_is_no_unknown_token():
     tokenizer = wrap(train_byte_level(False, alphabet=False))
     assert tokenizer.unk_token_id is None and tokenizer.encode("77", add_special_tokens=False) == []
     with pytest.raises(UserError, match="unknown"):
-        encode_words(tokenizer, [["in", "77"]])
+        encode_words(tokenizer, [["77", "in"]])
 
 
 def test_truncation_and_padding_of_the_tokenizer_file_neither_cut_nor_pad(tokenizers, tmp_path):

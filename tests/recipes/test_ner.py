@@ -224,12 +224,14 @@ def test_validation_loss_is_the_mean_over_the_words(result):
 
 def test_a_lora_run_saves_a_merged_model_with_its_labels(encoder, tmp_path):
     scores = run_main(
-        "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval", "--use_peft",
+        "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval",
+        "--use_peft",
         "--output_dir", tmp_path / "lora", "--learning_rate", "5e-3", "--max_steps", "20", "--save_strategy", "no",
     )  # fmt: skip
     assert (tmp_path / "lora" / "adapter" / "adapter_model.safetensors").is_file()
     again = run_main(
-        "--model_name_or_path", tmp_path / "lora", *list_data_flags("validation"), "--do_eval", "--output_dir", tmp_path / "again"
+        "--model_name_or_path", tmp_path / "lora", *list_data_flags("validation"), "--do_eval",
+        "--output_dir", tmp_path / "again"
     )  # fmt: skip
     assert again["validation_loss"] == pytest.approx(scores["validation_loss"], rel=1e-4)
 
@@ -304,7 +306,8 @@ def test_a_tag_only_in_validation_is_refused_unless_it_is_named(encoder, tmp_pat
         tmp_path / "validation.jsonl", [{"tokens": ["Oslo", "is", "far"], "tags": ["B-LOC", "O", "O"]}]
     )
     flags = [
-        "--model_name_or_path", encoder, "--do_train", "--do_eval", "--train_file", train, "--validation_file", validation,
+        "--model_name_or_path", encoder, "--do_train", "--do_eval", "--train_file", train,
+        "--validation_file", validation,
         "--save_strategy", "no", "--output_dir",
     ]  # fmt: skip
     with pytest.raises(UserError) as error:
@@ -318,7 +321,8 @@ def test_other_tag_schemes_and_formats_are_read(encoder, tmp_path):
     conll = tmp_path / "train.conll"
     conll.write_text("Ada\tS-PER\nleft\tO\n\nNew\tB-LOC\nYork\tE-LOC\n.\tO\n\n" * 6)
     scores = run_main(
-        "--model_name_or_path", encoder, "--do_train", "--do_eval", "--train_file", conll, "--output_dir", tmp_path / "out",
+        "--model_name_or_path", encoder, "--do_train", "--do_eval", "--train_file", conll,
+        "--output_dir", tmp_path / "out",
         "--validation_split_percentage", "50", "--save_strategy", "no",
     )  # fmt: skip
     rows = read_jsonl(tmp_path / "out" / "predictions_validation.jsonl")
@@ -330,7 +334,8 @@ def test_other_tag_schemes_and_formats_are_read(encoder, tmp_path):
 def test_a_dry_run_leaves_nothing_behind(encoder, tmp_path, capsys):
     losses = run_main(
         "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval",
-        "--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end", "--metric_for_best_model", "f1",
+        "--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end",
+        "--metric_for_best_model", "f1",
         "--early_stopping_patience", "2", "--dry_run", "--output_dir", tmp_path / "dry",
     )  # fmt: skip
     assert losses.keys() == {"train_loss", "batch_loss"}
@@ -442,15 +447,27 @@ def train_flags(train, output) -> list[object]:
 GOOD = '{"tokens": ["Ada", "left"], "tags": ["B-PER", "O"]}\n'
 FAULTS = {
     "empty file": (b"", "{path}:1: the file is empty"),
-    "invalid JSON in the middle": ((GOOD * 3 + '{"tokens": ["Ada" "left"]}\n' + GOOD).encode(), "{path}:4:19: invalid JSON"),
-    "missing column": (b'{"words_": ["Ada"], "tags": ["O"]}\n', '{path}:1: no column "tokens" or "words", the columns are'),
-    "lengths differ": ((GOOD + '{"tokens": ["Ada", "left"], "tags": ["O"]}\n').encode(), "{path}:2: tags: 1 tags for 2 words"),
+    "invalid JSON in the middle": (
+        (GOOD * 3 + '{"tokens": ["Ada" "left"]}\n' + GOOD).encode(),
+        "{path}:4:19: invalid JSON",
+    ),
+    "missing column": (
+        b'{"words_": ["Ada"], "tags": ["O"]}\n',
+        '{path}:1: no column "tokens" or "words", the columns are',
+    ),
+    "lengths differ": (
+        (GOOD + '{"tokens": ["Ada", "left"], "tags": ["O"]}\n').encode(),
+        "{path}:2: tags: 1 tags for 2 words",
+    ),
     "unknown scheme": (b'{"tokens": ["Ada"], "tags": ["X_PER"]}\n', "{path}:1: tags: 'X_PER' is not a tag"),
     "inside without begin": (
         (GOOD + '{"tokens": ["Ada", "left"], "tags": ["O", "I-PER"]}\n').encode(),
         "{path}:2: tag I-PER of word 2 goes on with no entity after O",
     ),
-    "not UTF-8": (GOOD.encode() + '{"tokens": ["Zoé"], "tags": ["O"]}\n'.encode("latin-1"), "{path}:2:16: byte 0xe9 is not UTF-8"),
+    "not UTF-8": (
+        GOOD.encode() + '{"tokens": ["Zoé"], "tags": ["O"]}\n'.encode("latin-1"),
+        "{path}:2:16: byte 0xe9 is not UTF-8",
+    ),
 }  # fmt: skip
 
 

@@ -1,0 +1,54 @@
+"""With a real pretrained encoder and real data: `make test-real`. Each test says what it took from whom."""
+
+import json
+
+from common.tagging import find_entities
+from tests.conftest import read_jsonl, run_ner
+
+import pytest
+
+pytestmark = pytest.mark.real
+# Upstream's run_ner.py (transformers 5.8, run on 5.23) with the same model, data and settings: validation F1 of the
+# seeds 42, 43 and 44, see the README.
+UPSTREAM_WNUT17 = (0.5682, 0.5758, 0.5697)
+
+
+def test_wnut17_with_minilm_is_not_below_upstream(real_data, minilm, tmp_path):
+    data = real_data / "ner" / "wnut17"
+    run = run_ner(
+        "--model_name_or_path", minilm, "--train_file", data / "train.jsonl",
+        "--validation_file", data / "validation.jsonl",
+        "--test_file", data / "test.jsonl", "--do_train", "--do_eval", "--do_predict", "--num_train_epochs", "3",
+        "--learning_rate", "1e-4", "--per_device_train_batch_size", "16", "--per_device_eval_batch_size", "32",
+        "--save_strategy", "no", "--dtype", "float32", "--seed", "42", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["validation_f1"] >= min(UPSTREAM_WNUT17) - 0.004  # their standard deviation
+    gold = sum(len(find_entities(row["tags"])) for row in read_jsonl(data / "test.jsonl"))
+    assert sum(value for name, value in metrics.items() if name.startswith("test_support_")) == gold == 1079
+
+
+def test_cluener_from_scratch_learns(real_data, tmp_path):
+    data = real_data / "ner" / "cluener"
+    run = run_ner(
+        "--from_scratch", "encoder_tiny", "--language", "zh", "--train_file", data / "train.jsonl", "--validation_file",
+        data / "validation.jsonl", "--do_train", "--do_eval", "--num_train_epochs", "3", "--learning_rate", "2e-3",
+        "--warmup_steps", "0.1", "--per_device_train_batch_size", "32", "--per_device_eval_batch_size", "64",
+        "--save_strategy", "no", "--eval_strategy", "epoch", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["validation_f1"] > 0.3, "with every word tagged O it would be 0"
+    assert sum(value for name, value in metrics.items() if name.startswith("validation_support_")) == 2962
+
+
+def test_every_real_set_is_read_without_complaint(real_data, minilm, tmp_path):
+    for name, rows in (("wnut17", 1287), ("cluener", 1343)):
+        data = real_data / "ner" / name
+        run = run_ner(
+            "--model_name_or_path", minilm, "--train_file", data / "train.jsonl", "--validation_file",
+            data / "test.jsonl", "--do_train", "--do_eval", "--dry_run", "--output_dir", tmp_path / name,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert f"validation {rows:,} rows" in run.stdout
