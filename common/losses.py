@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from datasets import DatasetDict
-from sklearn.utils.class_weight import compute_class_weight
 
 IGNORED = -100  # the label that every Hugging Face collator pads with
 
@@ -124,6 +123,8 @@ def choose_class_weights(choice: str, features: DatasetDict, num_classes: int) -
         raise UserError(f"class_weights must be none or balanced, not {choice!r}.")
     if choice == "none" or "train" not in features:
         return None
+    from sklearn.utils.class_weight import compute_class_weight  # here: it takes two seconds to import
+
     labels = np.concatenate([np.ravel(row) for row in features["train"]["labels"]])
     labels = labels[labels != IGNORED]
     present = np.unique(labels)

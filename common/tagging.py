@@ -137,13 +137,16 @@ def choose_tag_names(
     They are the ones `named` by the user, else those the head was `trained` on if they cover the training rows, else
     those of the training rows. A row with any other tag is refused.
     """
-    if not do_train and named is None:
-        if trained is None:
-            raise UserError("The model has no head for tags: train it first, or give the directory of a trained model.")
-        if not all(name == "O" or name[:2] in {f"{letter}-" for letter in ALL_LETTERS} for name in trained):
-            raise UserError(f"The model's labels are {', '.join(trained[:4])}, ...: say with tag_names what they mean.")
+    if trained is not None and not all(name == "O" or name.startswith(("B-", "I-")) for name in trained):
+        if not do_train and named is None:
+            raise UserError(
+                f"The model's labels are {', '.join(trained[:4])}, ..., not IOB2: say with tag_names what they mean."
+            )
+        trained = None
+    if not do_train and named is None and trained is None:
+        raise UserError("The model has no head for tags: train it first, or give the directory of a trained model.")
     if named is not None:
-        names, source = named, "is not in tag_names; add it there"
+        names, source = _name_iob2(named), "is not in tag_names; add it there"
     elif not do_train or (trained is not None and _list_tags(splits["train"]) <= set(trained)):
         names, source = trained, "is not among the labels that the model was trained on"
     else:
@@ -158,6 +161,18 @@ def choose_tag_names(
     ]
     refuse_rows(complaints)
     return names
+
+
+def _name_iob2(names: list[str]) -> list[str]:
+    """The names themselves if they are IOB2, else O and the IOB2 tags of their types, in order of appearance."""
+    try:
+        letters, types = zip(*map(split_tag, names), strict=True)
+    except ValueError as error:
+        raise UserError(f"tag_names: {error}.") from None
+    if set(letters) <= {"O", "B", "I"}:
+        return names
+    types = dict.fromkeys(entity_type for entity_type in types if entity_type)
+    return ["O", *(f"{letter}-{entity_type}" for entity_type in types for letter in "BI")]
 
 
 def _list_tags(rows) -> set[str]:
