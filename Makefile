@@ -11,7 +11,7 @@ demo: $(VENV)/installed  ## train the NER recipe on its sample data, offline, on
 	$(BIN)/accelerate launch recipes/ner/run.py
 
 test: $(VENV)/installed-dev  ## every test that needs neither network nor GPU nor downloads
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-real: $(VENV)/installed-dev  ## tests with a real pretrained model and real data; says what is missing
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m real -rs

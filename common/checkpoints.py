@@ -24,7 +24,7 @@ def seal_checkpoint(directory: Path) -> None:
     files = {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": compute_sha256(path)}
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name not in (MANIFEST, f"{MANIFEST}.tmp")
     }
     temporary = directory / f"{MANIFEST}.tmp"
     with temporary.open("w") as file:
@@ -44,6 +44,8 @@ def find_defect(directory: Path) -> str | None:
         return f"incomplete: it has no {MANIFEST}, so the run stopped while it was saving"
     except (ValueError, OSError) as error:
         return f"{MANIFEST} cannot be read: {error}"
+    if not isinstance(files, dict) or not files or not all(isinstance(file, dict) for file in files.values()):
+        return f"{MANIFEST} names no files"
     for name, expected in files.items():
         path = directory / name
         if not path.is_file():

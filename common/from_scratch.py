@@ -30,11 +30,14 @@ def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrained
     texts = list(texts)
     normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()
-    words = (word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
     # The trainer numbers the pieces "##x" in the order of a hash table that changes from call to call, and later breaks
     # ties by these numbers. Named beforehand they keep the order given here.
     continuations = sorted({f"##{character}" for word in words for character in word[1:]})
     special_tokens = list(SPECIAL_TOKENS.values())
+    smallest = len(special_tokens) + len(continuations) + len({word[0] for word in words})
+    if vocab_size < smallest:
+        raise UserError(f"vocab_size is {vocab_size}: the texts need {smallest} for single characters; set it higher.")
     learner = Tokenizer(WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
     learner.normalizer, learner.pre_tokenizer = normalizer, splitter
     learner.train_from_iterator(

@@ -60,11 +60,11 @@ class CrossEntropy:
         if self.focal_gamma:
             targets = labels.reshape(-1, 1).clamp(min=0)
             probabilities = logits.softmax(-1).gather(-1, targets).squeeze(-1)
-            losses = losses * (1 - probabilities) ** self.focal_gamma
+            # Not 0: a power below 1 has no finite derivative there.
+            losses = losses * (1 - probabilities).clamp(min=1e-7) ** self.focal_gamma
         return losses.view(labels.shape)
 
 
-@dataclass
 class BinaryCrossEntropy:
     """Binary cross entropy of a multi-label head: the mean over rows and classes; labels are floats [rows, classes]."""
 
@@ -73,19 +73,17 @@ class BinaryCrossEntropy:
         return divide_by_items(losses, labels, num_items_in_batch)
 
 
-@dataclass
 class SpanCrossEntropy:
     """Cross entropy of a question-answering head: the mean over start and end positions; labels are [rows, 2].
 
-    Trainer counts items only under the key `labels`. With `start_positions` and `end_positions` instead, a custom loss
+    There is no label smoothing: over positions that `hide_padding` rules out it would be infinite. Trainer counts items
+    only under the key `labels`. With `start_positions` and `end_positions` instead, a custom loss
     comes out gradient_accumulation_steps times too large.
     """
 
-    label_smoothing: float = 0.0
-
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
         logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1)
-        losses = CrossEntropy(label_smoothing=self.label_smoothing).per_item(logits, labels)
+        losses = CrossEntropy().per_item(logits, labels)
         return divide_by_items(losses.sum(), labels, num_items_in_batch)
 
 

@@ -10,12 +10,16 @@ from common.from_scratch import build_encoder_config, train_encoder_tokenizer
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # bitsandbytes would put these into 4 bits too; a head is new and has to be trained in full.
 HEAD_NAMES = ["classifier", "pre_classifier", "score", "qa_outputs", "lm_head"]
 # These models number their positions from padding_idx + 1 on, so that they have that many fewer than their config says.
-OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text"}
+OFFSET_POSITIONS = {
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "mpnet", "ibert",
+    "longformer", "data2vec-text",
+}  # fmt: skip
 LONGEST_DEFAULT = 512
 
 
@@ -24,7 +28,10 @@ def load_tokenizer(model_args: ModelArguments, texts: Iterable[str] = ()) -> Pre
     if model_args.from_scratch and not model_args.tokenizer_name_or_path:
         return train_encoder_tokenizer(texts, model_args.vocab_size)
     name = model_args.tokenizer_name_or_path or model_args.model_name_or_path
-    return _load(AutoTokenizer.from_pretrained, name, model_args)
+    tokenizer = _load(AutoTokenizer.from_pretrained, name, model_args)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where there are no files
+        raise UserError(f"{name}: it has no tokenizer: set tokenizer_name_or_path.")
+    return tokenizer
 
 
 def load_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
@@ -75,8 +82,7 @@ def load_model(
             **(_quantize_to_4_bits(training_args) if model_args.load_in_4bit else {}),
         )
         if trained_labels is not None and label_names is not None and trained_labels != label_names:
-            _renew_head(model)
-            say(f"The checkpoint's head was trained on other labels ({', '.join(trained_labels[:6])}): it starts anew.")
+            _replace_labels(model, trained_labels, label_names, training_args.do_train)
     if model_args.freeze_layers:
         freeze_lowest_layers(model, model_args.freeze_layers)
     return add_adapter(model, model_args, task_type) if model_args.use_peft else model
@@ -117,13 +123,11 @@ def freeze_lowest_layers(model: PreTrainedModel, number: int) -> None:
     """Freeze everything below the layers and the lowest `number` of them; the head stays trainable."""
     body = model.base_model
     layers = max((m for m in body.modules() if isinstance(m, torch.nn.ModuleList)), key=len, default=[])
-    if number > len(layers):
+    if not 0 <= number <= len(layers):
         raise UserError(f"freeze_layers is {number}, but the model has {len(layers)} layers.")
-    for parameter in body.parameters():
-        parameter.requires_grad = False
-    for layer in layers[number:]:
-        for parameter in layer.parameters():
-            parameter.requires_grad = True
+    embeddings = [module for name, module in body.named_modules() if "embed" in name.rpartition(".")[2]]
+    for part in (*embeddings, body.get_input_embeddings(), *layers[:number]):
+        part.requires_grad_(False)
 
 
 def find_longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -163,8 +167,9 @@ def _load(loader, name: str, model_args: ModelArguments, **kwargs):
             trust_remote_code=model_args.trust_remote_code,
             **kwargs,
         )
-    except OSError as error:
-        if "safetensors" in str(error) and not model_args.allow_pickle:
+    except (OSError, SafetensorError) as error:
+        only_pickle = not looks_local or (Path(name).expanduser() / "pytorch_model.bin").exists()
+        if only_pickle and "safetensors" in str(error) and not model_args.allow_pickle:
             cure = "set allow_pickle to load pytorch_model.bin, if you trust where it comes from"
         elif looks_local:
             cure = "give a directory that save_pretrained has written, or a hub id"
@@ -176,7 +181,7 @@ def _load(loader, name: str, model_args: ModelArguments, **kwargs):
         raise UserError(f"{name}: the model cannot be loaded: {_first_sentence(error)}; {cure}.") from error
     except ValueError as error:
         if "trust_remote_code" not in str(error):
-            raise
+            raise UserError(f"{name}: the model cannot be loaded: {_first_sentence(error)}.") from error
         raise UserError(
             f"{name}: the model brings its own Python code, which is not run unasked; read it, then set "
             "trust_remote_code and pin model_revision."
@@ -203,12 +208,20 @@ def _quantize_to_4_bits(training_args) -> dict:
     return {"quantization_config": quantization_config, "device_map": {"": training_args.device}}
 
 
+def _replace_labels(model: PreTrainedModel, trained: list[str], wanted: list[str], do_train: bool) -> None:
+    """Training starts with a new head where it knew other labels; without training the wanted names are put on it."""
+    if do_train:
+        _renew_head(model)
+        say(f"The checkpoint's head was trained on other labels ({', '.join(trained[:6])}): it starts anew.")
+    elif len(trained) != len(wanted):
+        raise UserError(f"{len(wanted)} labels are named, but the model has {len(trained)}: {', '.join(trained)}.")
+
+
 def _renew_head(model: PreTrainedModel) -> None:
     """Initialise every module outside the base model anew, as for a checkpoint without a head."""
     for name, module in model.named_children():
         if name != model.base_model_prefix:
             for part in module.modules():
-                part._is_hf_initialized = False
                 for parameter in part.parameters(recurse=False):
                     parameter._is_hf_initialized = False
                 model._init_weights(part)

@@ -23,7 +23,7 @@ def plot_learning_curve(log_history: list[dict], path: Path) -> list[Path]:
     scores = [name for name in ("eval_f1", "eval_accuracy") if evaluations and name in evaluations[0]]
     figure, axes = plt.subplots(1, 2 if scores else 1, figsize=(10 if scores else 5.5, 3.6), squeeze=False)
     if train:
-        axes[0, 0].plot(*zip(*train, strict=True), color=BLUE, label="training")
+        axes[0, 0].plot(*zip(*train, strict=True), "o-" if len(train) == 1 else "-", color=BLUE, label="training")
     if evaluations:
         steps = [entry["step"] for entry in evaluations]
         axes[0, 0].plot(steps, [entry["eval_loss"] for entry in evaluations], "o-", color=ORANGE, label="validation")

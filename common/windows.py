@@ -54,6 +54,11 @@ def encode_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[st
         pieces = [[] for _ in words]
         for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
             pieces[word].append(piece)
+        if tokenizer.unk_token_id is None and not all(pieces):
+            word = words[pieces.index([])]
+            raise UserError(
+                f"{type(tokenizer).__name__} has no pieces for {word!r} and no unknown token: use another tokenizer."
+            )
         encoded.append([ids or [tokenizer.unk_token_id] for ids in pieces])
     return encoded
 

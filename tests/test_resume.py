@@ -19,7 +19,7 @@ STEPS, SAVE_EVERY = 30, 6  # ten steps an epoch: checkpoints lie within epochs
 def list_flags(output: Path) -> list[str]:
     """A run with dropout, shuffling, evaluation and best-model selection: everything a resume has to restore."""
     flags = {
-        "from_scratch": "encoder_tiny", "vocab_size": 600, "train_file": SAMPLE / "train.jsonl", "output_dir": output,
+        "from_scratch": "encoder_tiny", "vocab_size": 2000, "train_file": SAMPLE / "train.jsonl", "output_dir": output,
         "validation_file": SAMPLE / "validation.jsonl", "max_eval_samples": 10, "max_train_samples": 40,
         "train_sampling_strategy": "group_by_length", "dtype": "float32", "max_steps": STEPS,
         "per_device_train_batch_size": 4, "learning_rate": "1e-3", "save_steps": SAVE_EVERY, "eval_strategy": "steps",

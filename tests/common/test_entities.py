@@ -116,6 +116,12 @@ def test_entities_on_one_side_alone_give_0_and_no_warning(sides, recwarn):
     assert [warning.message for warning in recwarn] == []
 
 
+def test_an_i_that_goes_on_with_nothing_is_no_entity():
+    """seqeval's default mode would take it for one; predictions are repaired before they are scored."""
+    scores = EntityMetric().compute(predictions=[["I-PER", "O"]], references=[["B-PER", "O"]])
+    assert scores["precision"] == scores["recall"] == scores["f1"] == 0
+
+
 def test_scores_are_plain_numbers_that_json_takes():
     scores = EntityMetric().compute(predictions=[["B-PER", "O"]], references=[["B-PER", "B-LOC"]])
     assert {type(value) for value in scores.values()} == {float, int}

@@ -76,7 +76,7 @@ def checkpoints(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def training_args(tmp_path) -> TrainingArguments:
-    return TrainingArguments(output_dir=str(tmp_path / "run"), dtype="float32", use_cpu=True)
+    return TrainingArguments(output_dir=str(tmp_path / "run"), dtype="float32", use_cpu=True, do_train=True)
 
 
 def load(model_class, path: Path, training_args, label_names=None, task_type=None, **model_args):
@@ -177,6 +177,20 @@ def test_every_layer_of_a_deep_head_starts_anew(checkpoints, training_args):
     saved = read_weights(checkpoints / "classifier")
     name = "roberta.encoder.layer.2.output.dense.weight"
     assert torch.equal(model.state_dict()[name], saved[name])
+
+
+def test_without_training_the_outputs_of_a_head_are_renamed_and_its_weights_kept(checkpoints, training_args):
+    """LABEL_0 ... are the names of a head that nobody named; anew it would predict at random."""
+    training_args.do_train = False
+    saved = read_weights(checkpoints / "classifier")
+    model = load(CLASSIFIER, checkpoints / "classifier", training_args, ["bad", "so-so", "good"])
+    assert model.config.id2label == {0: "bad", 1: "so-so", 2: "good"}
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in saved.items())
+
+
+def test_without_training_a_head_with_another_number_of_labels_is_refused(checkpoints, training_args):
+    training_args.do_train = False
+    error_of(load, TAGGER, checkpoints / "tagger", training_args, ["O", "B-PER", "I-PER"])
 
 
 def test_a_head_without_label_names_is_kept(checkpoints, training_args, tmp_path):
@@ -473,7 +487,7 @@ def test_adapter_and_whole_head_are_trained_and_nothing_else(
 
 @pytest.mark.parametrize(("dtype", "frozen"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_adapter_and_head_are_float32_and_the_frozen_weights_what_is_computed_in(checkpoints, tmp_path, dtype, frozen):
-    training_args = TrainingArguments(output_dir=str(tmp_path / "run"), dtype=dtype, use_cpu=True)
+    training_args = TrainingArguments(output_dir=str(tmp_path / "run"), dtype=dtype, use_cpu=True, do_train=True)
     model = load(TAGGER, checkpoints / "tagger", training_args, LABELS, "TOKEN_CLS", use_peft=True)
     assert {parameter.dtype for parameter in list_trainable(model).values()} == {torch.float32}
     body = {p.dtype for name, p in model.named_parameters() if not p.requires_grad and "original_module" not in name}

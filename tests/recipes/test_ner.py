@@ -512,7 +512,7 @@ def test_numbered_encoder_presets_are_the_documented_sizes(tmp_path):
     """A model from scratch has a tokenizer of its own, which loads beside it."""
     run_main(
         "--from_scratch", "encoder_small", *list_data_flags("train"), "--do_train", "--output_dir", tmp_path / "small",
-        "--save_strategy", "no", "--max_steps", "1", "--vocab_size", "500",
+        "--save_strategy", "no", "--max_steps", "1", "--vocab_size", "2000",
     )  # fmt: skip
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "small")
     assert (model.config.hidden_size, model.config.num_hidden_layers) == (256, 4)
