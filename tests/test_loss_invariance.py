@@ -102,8 +102,8 @@ HEADS = {
 }  # fmt: skip
 
 
-def train_steps(head: str, layout: tuple[int, int], sampling: str, tmp_path, rows=None, loss=None):
-    """Weights and logged losses after STEPS optimizer steps of eight rows."""
+def train_steps(head: str, layout: tuple[int, int], sampling: str, tmp_path, rows=None, loss=None, plain=False):
+    """Weights and logged losses after STEPS optimizer steps of eight rows; `plain` is Trainer with its own loss."""
     kind, class_name, config, head_loss, collator = HEADS[head]
     torch.manual_seed(0)
     model = getattr(transformers, class_name).from_config(copy.deepcopy(config))
@@ -126,12 +126,12 @@ def train_steps(head: str, layout: tuple[int, int], sampling: str, tmp_path, row
         label_names=["labels"],
         seed=3,
     )
-    trainer = Trainer(
+    trainer = (transformers.Trainer if plain else Trainer)(
         model=model,
         args=args,
         train_dataset=rows or make_rows(kind),
         data_collator=collator,
-        compute_loss_func=loss or head_loss,
+        compute_loss_func=None if plain else loss or head_loss,
     )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -182,3 +182,11 @@ def test_a_mean_of_micro_batch_means_would_be_seen(tmp_path):
     _, reference = train_steps(head, (8, 1), "random", tmp_path)
     _, losses = train_steps(head, (1, 8), "random", tmp_path, loss=mean_of_means)
     assert losses[0] != pytest.approx(reference[0], rel=1e-3)
+
+
+def test_plain_trainer_is_still_wrong(tmp_path):
+    """The reason for all this: where this fails, an upgrade has mended Trainer, and the README has to say so."""
+    head = "token classification"
+    _, reference = train_steps(head, (8, 1), "random", tmp_path, plain=True)
+    _, losses = train_steps(head, (1, 8), "random", tmp_path, plain=True)
+    assert 7 < losses[0] / reference[0] < 9
