@@ -64,6 +64,7 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     write_text(output_dir / CONFIG_FILE, args.config_text)
     recipe = {
         "task": outcome.task,
+        "headline": outcome.headline,
         **outcome.facts,
         "base_model": model_args.model_name_or_path or f"from scratch ({model_args.from_scratch})",
         "dataset": data_args.dataset_name or data_args.train_file or data_args.test_file,

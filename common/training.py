@@ -11,7 +11,16 @@ from common.callbacks import RunStopped
 from common.checkpoints import find_defect, find_newest_checkpoint, list_checkpoints
 from common.console import say
 from common.errors import UserError
-from common.results import CONFIG_FILE, METRICS_FILE, read_json, save_model, write_text
+from common.results import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    RECIPE_FILE,
+    Outcome,
+    read_json,
+    save_model,
+    say_scores,
+    write_text,
+)
 
 import datasets
 import numpy as np
@@ -161,8 +170,8 @@ def _check_output_dir(training_args) -> None:
         say(
             f"{output_dir} holds this run, finished. To train it again, choose another --output_dir or delete this one."
         )
-        for name, value in read_json(output_dir / METRICS_FILE).items():
-            say(f"  {name}: {value}")
+        recipe, metrics = read_json(output_dir / RECIPE_FILE), read_json(output_dir / METRICS_FILE)
+        say_scores(output_dir, Outcome(recipe["task"], recipe["headline"], metrics=metrics))
         raise SystemExit(0)
     if training_args.resume_from_checkpoint == "never" and list_checkpoints(output_dir):
         raise UserError(
