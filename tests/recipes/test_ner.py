@@ -346,6 +346,19 @@ def test_a_dry_run_leaves_nothing_behind(encoder, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_early_stopping_ends_a_run_that_does_not_get_better(encoder, tmp_path):
+    """Without a learning rate no evaluation is better than the first one: two more, and the run stops."""
+    run_main(
+        "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval",
+        "--learning_rate", "0", "--max_steps", "40", "--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy",
+        "steps", "--save_steps", "2", "--load_best_model_at_end", "--metric_for_best_model", "loss",
+        "--early_stopping_patience", "2", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    with (tmp_path / "out" / "history.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["eval_loss"]]
+    assert steps == [2, 4, 6]
+
+
 def test_a_finished_run_is_not_trained_again(result, encoder, tmp_path, capsys):
     flags = [
         "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval",
