@@ -28,16 +28,16 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def launch(command: list[str], cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+def launch(command: list[str], cwd: Path = ROOT, timeout=600, **environment: str) -> subprocess.CompletedProcess:
     """Run a command offline, with one thread a process, and give back its output and exit code."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "WANDB_"))}
     env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
 
 
-def run_ner(*flags: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+def run_ner(*flags: object, timeout=600) -> subprocess.CompletedProcess:
     """`python recipes/ner/run.py` with these flags, in a process of its own."""
-    return launch([sys.executable, str(ROOT / "recipes/ner/run.py"), *map(str, flags)], cwd)
+    return launch([sys.executable, str(ROOT / "recipes/ner/run.py"), *map(str, flags)], timeout=timeout)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
