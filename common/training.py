@@ -62,11 +62,13 @@ def prepare_run(training_args) -> None:
         _check_output_dir(training_args)
 
 
-def list_wanted_splits(training_args) -> list[str]:
+def list_wanted_splits(training_args, model_args) -> list[str]:
     """The splits that this run reads: train, validation and test, as do_train, do_eval and do_predict say."""
     wanted = {"train": training_args.do_train, "validation": training_args.do_eval, "test": training_args.do_predict}
     if not any(wanted.values()):
         raise UserError("Nothing to do: set do_train, do_eval or do_predict.")
+    if model_args.from_scratch and not training_args.do_train:
+        raise UserError("from_scratch makes an untrained model: set do_train, or model_name_or_path to a trained one.")
     return [split for split, is_wanted in wanted.items() if is_wanted]
 
 

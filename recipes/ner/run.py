@@ -152,7 +152,7 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
         "tags": ner_args.label_column_name or ("tags", "ner_tags", "labels"),
     }
     read_row = partial(read_sentence, label_names=ner_args.tag_names)
-    wanted = list_wanted_splits(training_args)
+    wanted = list_wanted_splits(training_args, model_args)
     splits = load_splits(data_args, columns, FEATURES, read_row, ("tags",), wanted, training_args.seed)
     splits = convert_splits(splits, ner_args.tag_scheme)
 

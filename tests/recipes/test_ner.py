@@ -375,6 +375,14 @@ def test_a_finished_run_is_not_trained_again(result, encoder, tmp_path, capsys):
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
+def test_an_untrained_model_is_not_evaluated(tmp_path):
+    with pytest.raises(UserError, match="from_scratch makes an untrained model: set do_train"):
+        run_main(
+            "--from_scratch", "encoder_tiny", *list_data_flags("validation"), "--do_eval",
+            "--output_dir", tmp_path / "x",
+        )  # fmt: skip
+
+
 def test_files_of_somebody_else_are_never_written_over(encoder, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds files that are not from a run"):
