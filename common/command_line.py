@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.console import say
 from common.errors import UserError, install_error_hook
 from common.fields import Field, build_parser, group_fields, list_names, name_wanted
 from common.help_text import format_help
@@ -49,7 +50,7 @@ def _parse(dataclass_types: tuple[type, ...], args: list[str]) -> tuple:
     parser, fields = build_parser(dataclass_types)
     flags, requests = _read_flags(parser, fields, args)
     if {"help", "help_all"} & requests.keys():
-        _print_once(format_help(fields, show_all="help_all" in requests))
+        say(format_help(fields, show_all="help_all" in requests), end="")
         raise SystemExit(0)
     configs = requests.get("config", []) if args else [_find_demo_config()]
     if len(configs) > 1:
@@ -63,7 +64,7 @@ def _parse(dataclass_types: tuple[type, ...], args: list[str]) -> tuple:
             raise UserError(f"--{field.name} is missing: give it as a flag or as a line of the config file")
     config_text = _format_config(fields, values)
     if "print_config" in requests:
-        _print_once(config_text)
+        say(config_text, end="")
         raise SystemExit(0)
     places = {name: setting.place for name, setting in lines.items() if name not in flags}
     instances = tuple(_build_instance(dataclass_type, values, places) for dataclass_type in dataclass_types)
@@ -117,7 +118,7 @@ def _find_demo_config() -> str:
     path = Path(sys.argv[0]).resolve().parent / "configs" / "demo.yaml"
     if not path.is_file():
         raise UserError(f"no arguments, and there is no {_shorten_path(path)}: give --config FILE (see --help)")
-    _print_once(f"No arguments: running {_shorten_path(path)} (see --help)\n")
+    say(f"No arguments: running {_shorten_path(path)} (see --help)")
     return _shorten_path(path)
 
 
@@ -237,9 +238,3 @@ def _format_value(value: Any, field: Field) -> str:
     # As the only item of a list on one line, whose brackets are cut off.
     flow = {"default_flow_style": True, "width": float("inf"), "allow_unicode": True}
     return yaml.safe_dump([value], default_style=style, **flow)[1:-2]
-
-
-def _print_once(text: str) -> None:
-    """Prints in the first process of a distributed run only."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, end="", flush=True)

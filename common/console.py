@@ -3,7 +3,7 @@
 import os
 
 
-def say(text: str = "") -> None:
+def say(text: str = "", end: str = "\n") -> None:
     """Print one line, from the first process only: two processes would say everything twice."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
+        print(text, end=end, flush=True)

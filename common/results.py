@@ -7,6 +7,7 @@ it holds a finished run.
 """
 
 import csv
+import io
 import json
 import os
 import platform
@@ -127,12 +128,11 @@ def save_predictions(training_args, split: str, rows: Iterable[dict]) -> None:
 def write_history(path: Path, log_history: list[dict]) -> None:
     """Everything that was logged while training, a line a step, as a table."""
     names = sorted({name for entry in log_history for name in entry} - {"step", "epoch"})
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["step", "epoch", *names])
-        writer.writeheader()
-        writer.writerows(log_history)
-    temporary.replace(path)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["step", "epoch", *names], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(log_history)
+    write_text(path, table.getvalue())
 
 
 def say_scores(output_dir: Path, outcome: Outcome) -> None:

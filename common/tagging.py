@@ -150,8 +150,7 @@ def choose_tag_names(
     elif not do_train or (trained is not None and _list_tags(splits["train"]) <= set(trained)):
         names, source = trained, "is not among the labels that the model was trained on"
     else:
-        types = sorted({split_tag(tag)[1] for tag in _list_tags(splits["train"])} - {""})
-        names = ["O", *(f"{letter}-{entity_type}" for entity_type in types for letter in "BI")]
+        names = _name_types(sorted({split_tag(tag)[1] for tag in _list_tags(splits["train"])} - {""}))
         source = "does not occur in the training rows; add such rows, correct the tag, or name all tags in tag_names"
     complaints = [
         (origin, f"tag {sorted(set(tags) - set(names))[0]} {source}")
@@ -171,7 +170,10 @@ def _name_iob2(names: list[str]) -> list[str]:
         raise UserError(f"tag_names: {error}.") from None
     if set(letters) <= {"O", "B", "I"}:
         return names
-    types = dict.fromkeys(entity_type for entity_type in types if entity_type)
+    return _name_types(dict.fromkeys(entity_type for entity_type in types if entity_type))
+
+
+def _name_types(types: Iterable[str]) -> list[str]:
     return ["O", *(f"{letter}-{entity_type}" for entity_type in types for letter in "BI")]
 
 
