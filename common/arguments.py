@@ -13,6 +13,11 @@ import torch
 import transformers
 
 
+def option(default, description: str):
+    """A field of an argument dataclass: its default and what --help says of it."""
+    return field(default=default, metadata={"help": description})
+
+
 @dataclass
 class ModelArguments:
     """Which model is trained, and which of its weights."""
@@ -141,6 +146,14 @@ class RunArguments:
     )
     early_stopping_threshold: float = field(
         default=0.0, metadata={"help": "How much better an evaluation must be to count for early stopping."}
+    )
+    train_sampling_strategy: str = field(
+        default="random",
+        metadata={
+            "help": "Order of the training rows: random, sequential, group_by_length, batch_rebalance, or balanced "
+            "(each class as often as any other; for recipes with one class a row).",
+            "choices": ["random", "sequential", "group_by_length", "batch_rebalance", "balanced"],
+        },
     )
     # Hugging Face's default replaces a NaN loss by the running average in every log, so a broken run looks healthy.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN and infinite losses in the logs."})

@@ -24,6 +24,7 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.table import MemoryMappedTable
 
 ROWS_THAT_TELL_THE_COLUMNS = 100  # a JSON row may lack a key: the first rows together tell which columns there are
+UNLABELLED = ("", -1, "-1")  # what files without null, and GLUE, write where a row has no label
 LIMITS = {"train": "max_train_samples", "validation": "max_eval_samples", "test": "max_predict_samples"}
 
 
@@ -39,6 +40,7 @@ class _Wishes:
     features: datasets.Features
     read_row: Callable[[dict], dict]
     labels: frozenset[str]
+    unfold: Callable[[dict], Iterable[dict]] | None
 
 
 @dataclass
@@ -50,6 +52,7 @@ class _Split:
     faults: list[str] = field(default_factory=list)
     unused_columns: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
     has_own_ids: bool = False
+    unlabelled: int = 0
 
 
 def load_splits(
@@ -60,17 +63,19 @@ def load_splits(
     labels: Iterable[str] = (),
     splits: Sequence[str] = ("train", "validation"),
     seed: int = 42,
+    unfold: Callable[[dict], Iterable[dict]] | None = None,
 ) -> datasets.DatasetDict:
     """The wanted splits, each row as `read_row` returns it; a UserError lists the faults of all files.
 
     `columns` gives each of our columns the names that it may have in the data, best first, or the one name that the
     user set with the recipe's ..._column_name. `read_row` gets a row under our names; it raises RowError or
-    returns what `features` describes. `labels` may be missing, null or empty in test rows: `read_row` then gets None.
+    returns what `features` describes. `unfold` makes several rows of one row of a file, before they are counted.
+    `labels` may be missing, null or empty in test rows: `read_row` then gets None.
     Every row also gets `id` (the data's own, else its number in the split) and `origin` (path:line), both texts.
     A validation split that is not there is taken from the training rows.
     """
     assert not {"id", "origin"} & {*features, *columns}, "these columns are added here"
-    wishes = _Wishes(columns, features, read_row, frozenset(labels))
+    wishes = _Wishes(columns, features, read_row, frozenset(labels), unfold)
     directory = Path(tempfile.mkdtemp(prefix="trainer-recipes-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     read = {
@@ -80,6 +85,9 @@ def load_splits(
     faults = [fault for part in read.values() for fault in part.faults]
     if faults:
         raise UserError("\n".join(faults))
+    for split, part in read.items():
+        if 0 < part.unlabelled < len(part.dataset):
+            say(f"{split}: {part.unlabelled} of {len(part.dataset)} rows have no label: predicted, not scored.")
     unused = dict.fromkeys(name for part in read.values() for name in part.unused_columns)
     if unused:
         say(f"Columns that are not used: {', '.join(unused)}.")
@@ -91,6 +99,26 @@ def load_splits(
     return datasets.DatasetDict({split: read[split].dataset for split in splits})
 
 
+def map_rows(rows: datasets.Dataset, function: Callable, num_proc: int | None = None, **arguments) -> datasets.Dataset:
+    """What `function(batch of rows, their numbers, **arguments)` returns; none of the rows' own columns is kept."""
+    return rows.map(
+        function,
+        batched=True,
+        with_indices=True,
+        remove_columns=rows.column_names,
+        num_proc=num_proc,
+        fn_kwargs=arguments,
+    )
+
+
+def require_text(row: dict, name: str) -> str:
+    """The text of a column; RowError where there is none, or nothing but spaces."""
+    text = row[name]
+    if not isinstance(text, str) or not text.strip():
+        raise RowError(f"{name}: it is {'empty' if text in ('', None) else repr(text)[:60]}; write a text")
+    return text
+
+
 def _read_split(split: str, sources: list[Source], wishes: _Wishes, limit: int | None, directory: Path) -> _Split:
     """Check the rows and write them to an Arrow file, which is mapped into memory rather than loaded."""
     result = _Split()
@@ -100,6 +128,8 @@ def _read_split(split: str, sources: list[Source], wishes: _Wishes, limit: int |
     count = 0
     with ArrowWriter(features=features, path=str(path)) as writer:
         for position, source in enumerate(sources, start=1):
+            if wishes.unfold is not None:
+                source = Source(_unfold_rows(source, wishes.unfold), source.complaints)
             for row, input_hash in _check_rows(source, wishes, split, count, (limit or sys.maxsize) - count, result):
                 count += 1
                 if row is not None:
@@ -121,6 +151,15 @@ def _read_split(split: str, sources: list[Source], wishes: _Wishes, limit: int |
         if result.has_own_ids:
             result.faults = _find_repeated_ids(result.dataset)
     return result
+
+
+def _unfold_rows(source: Source, unfold: Callable[[dict], Iterable[dict]]) -> Iterator[tuple[int, dict]]:
+    for line, row in source.rows:
+        try:
+            for part in unfold(row):
+                yield line, part
+        except RowError as error:
+            source.complaints.add(str(error), line)
 
 
 def _check_rows(
@@ -148,6 +187,7 @@ def _check_rows(
             values = _pick_values(row, names, may_be_missing)
             row_id = _read_id(row) if has_own_ids else str(number)
             checked = wishes.read_row(values)
+            result.unlabelled += any(values[column] is None for column in may_be_missing)
         except RowError as error:
             complaints.add(str(error), line)
             yield None, 0
@@ -183,7 +223,7 @@ def _pick_values(row: dict, names: dict[str, str | None], may_be_missing: frozen
     for column, name in names.items():
         value = row.get(name)
         if column in may_be_missing:
-            value = None if value == "" else value  # CSV has no null
+            value = None if value in UNLABELLED else value
         elif value is None:
             raise RowError(f'"{name}" is {"null" if name in row else "missing"}; give every row a value')
         values[column] = value

@@ -59,7 +59,13 @@ def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrained
         pair=f"{cls} $A {sep} $B:1 {sep}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_POSITIONS, **SPECIAL_TOKENS)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_POSITIONS,
+        # With the segments, which this class leaves out: without them a BERT cannot tell the texts of a pair apart.
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **SPECIAL_TOKENS,
+    )
 
 
 def build_encoder_config(preset: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:

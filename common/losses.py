@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import DatasetDict
 
 IGNORED = -100  # the label that every Hugging Face collator pads with
 
@@ -25,7 +23,7 @@ class CrossEntropy:
 
     `class_weights` multiplies the loss of each item by the weight of its class. The sum is still divided by the
     number of items, not by the sum of their weights: only so does a batch's composition not change the scale.
-    Weights that average 1 over the training labels (see `choose_class_weights`) keep the scale of the unweighted loss.
+    Weights that average 1 over the training labels (see common/class_weights.py) keep the scale of the unweighted loss.
     `focal_gamma` multiplies it by (1 - p)^gamma, p the probability of the label (Lin et al. 2017, eq. 4).
     `shift` predicts each label from the position before it, as causal language models do.
     """
@@ -36,8 +34,7 @@ class CrossEntropy:
     shift: bool = False
 
     def __post_init__(self):
-        if self.label_smoothing and self.focal_gamma:
-            raise UserError("label smoothing and focal loss undo each other: set one of them to 0.")
+        _refuse_opposites(self.label_smoothing, self.focal_gamma)
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
         logits = outputs["logits"]
@@ -65,16 +62,40 @@ class CrossEntropy:
         return losses.view(labels.shape)
 
 
+@dataclass
 class BinaryCrossEntropy:
-    """Binary cross entropy of a multi-label head: the mean over rows and classes; labels are floats [rows, classes]."""
+    """Binary cross entropy of a multi-label head: the mean over rows and classes; labels are floats [rows, classes].
+
+    `class_weights` multiplies the loss of the rows that have the class (PyTorch's pos_weight); `focal_gamma` multiplies
+    each loss by (1 - p)^gamma, p the probability of what is right; `label_smoothing` moves the labels towards 0.5.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: torch.Tensor | None = None
+    focal_gamma: float = 0.0
+
+    def __post_init__(self):
+        _refuse_opposites(self.label_smoothing, self.focal_gamma)
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-        losses = F.binary_cross_entropy_with_logits(outputs["logits"].float(), labels.float(), reduction="sum")
-        return divide_by_items(losses, labels, num_items_in_batch)
+        return divide_by_items(self.per_item(outputs["logits"], labels).sum(), labels, num_items_in_batch)
+
+    def per_item(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Loss of every row and class, 0 where the label is ignored; both [rows, classes]."""
+        logits, ignored = logits.float(), labels == IGNORED
+        labels = labels.float().masked_fill(ignored, 0)
+        targets = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        if self.focal_gamma:
+            wrong = torch.where(labels > 0, -logits, logits).sigmoid()
+            losses = losses * wrong.clamp(min=1e-7) ** self.focal_gamma
+        if self.class_weights is not None:
+            losses = losses * torch.where(labels > 0, self.class_weights.to(logits.device), 1.0)
+        return losses.masked_fill(ignored, 0)
 
 
 class SpanCrossEntropy:
-    """Cross entropy of a question-answering head: the mean over start and end positions; labels are [rows, 2].
+    """Cross entropy of a question-answering head: the mean over start and end positions, the first two labels of a row.
 
     There is no label smoothing: over positions that `hide_padding` rules out it would be infinite. Trainer counts items
     only under the key `labels`. With `start_positions` and `end_positions` instead, a custom loss
@@ -83,6 +104,8 @@ class SpanCrossEntropy:
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
         logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1)
+        if labels.size(1) > 2:  # rows to be scored carry more (see common/spans.py), and Trainer has counted it all
+            labels, num_items_in_batch = labels[:, :2], None
         losses = CrossEntropy().per_item(logits, labels)
         return divide_by_items(losses.sum(), labels, num_items_in_batch)
 
@@ -102,6 +125,11 @@ def hide_padding(model) -> None:
     model.register_forward_hook(mask_logits, with_kwargs=True)
 
 
+def _refuse_opposites(label_smoothing: float, focal_gamma: float) -> None:
+    if label_smoothing and focal_gamma:
+        raise UserError("label smoothing and focal loss undo each other: set one of them to 0.")
+
+
 def divide_by_items(loss_sum: torch.Tensor, labels: torch.Tensor, num_items_in_batch) -> torch.Tensor:
     """`loss_sum` per label of the optimizer step, or per label of this batch where Trainer did not count them."""
     if num_items_in_batch is None:
@@ -110,22 +138,3 @@ def divide_by_items(loss_sum: torch.Tensor, labels: torch.Tensor, num_items_in_b
         num_items_in_batch = num_items_in_batch.to(loss_sum.device)
     # A micro-batch in which every label is ignored has the sum 0: keep it 0 instead of 0 / 0.
     return loss_sum / max(num_items_in_batch, 1)
-
-
-def choose_class_weights(choice: str, features: DatasetDict, num_classes: int) -> torch.Tensor | None:
-    """The weights for `choice`: None for none; for balanced one a class, inverse to its frequency in training.
-
-    Balanced weights average 1 over the training labels; a class without labels weighs 1.
-    """
-    if choice not in ("none", "balanced"):
-        raise UserError(f"class_weights must be none or balanced, not {choice!r}.")
-    if choice == "none" or "train" not in features:
-        return None
-    from sklearn.utils.class_weight import compute_class_weight  # here: it takes two seconds to import
-
-    labels = np.concatenate([np.ravel(row) for row in features["train"]["labels"]])
-    labels = labels[labels != IGNORED]
-    present = np.unique(labels)
-    weights = torch.ones(num_classes)
-    weights[present] = torch.tensor(compute_class_weight("balanced", classes=present, y=labels), dtype=weights.dtype)
-    return weights

@@ -9,14 +9,34 @@ USAGE = {
 
 find_entities = pipeline("token-classification", model="{path}", aggregation_strategy="first")
 print(find_entities("Ada Lovelace lives in Paris."))""",
+    "text-classification": """from transformers import pipeline
+
+classify = pipeline("text-classification", model="{path}", top_k=None)
+print(classify("A wonderful stay, we will come back."))""",
+    "question-answering": """import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{path}")
+model = AutoModelForQuestionAnswering.from_pretrained("{path}")
+question, context = "Where does Ada live?", "Ada Lovelace lives in Paris."
+inputs = tokenizer(question, context, truncation="only_second", return_offsets_mapping=True, return_tensors="pt")
+offsets = inputs.pop("offset_mapping")[0]
+with torch.no_grad():
+    outputs = model(**inputs)
+in_context = torch.tensor([part == 1 for part in inputs.sequence_ids()])
+allowed = (in_context[:, None] & in_context).triu()  # an answer ends where it starts or later
+scores = (outputs.start_logits[0][:, None] + outputs.end_logits[0]).masked_fill(~allowed, float("-inf"))
+start, end = divmod(scores.argmax().item(), len(offsets))
+print(context[offsets[start][0] : offsets[end][1]])""",
 }
-# What the Hub calls our metrics.
-METRIC_TYPES = ("f1", "precision", "recall", "accuracy")
+# What the Hub calls metrics whose name here says more, or something else.
+METRIC_TYPES = {"f1_macro": "f1", "mcc": "matthews_correlation"}
 
 
 def write_model_card(output_dir: Path, outcome, recipe: dict, training_args) -> None:
     """Write the card with the scores of the test split or, without one, of the validation split."""
     split = "test" if "test" in outcome.list_headline_scores() else "validation"
+    headline = outcome.list_headline_scores().get(split, {})
     dataset = recipe["dataset"] if isinstance(recipe["dataset"], str) else "local files"
     is_hub_model = recipe["base_model"].count("/") == 1 and not Path(recipe["base_model"]).exists()
     data = ModelCardData(
@@ -33,14 +53,13 @@ def write_model_card(output_dir: Path, outcome, recipe: dict, training_args) -> 
                 dataset_type=dataset,
                 dataset_name=dataset,
                 dataset_split=split,
-                metric_type=name,
-                metric_value=outcome.metrics[f"{split}_{name}"],
+                metric_type=METRIC_TYPES.get(name, name),
+                metric_name=name,
+                metric_value=value,
             )
-            for name in METRIC_TYPES
-            if f"{split}_{name}" in outcome.metrics
+            for name, value in headline.items()
         ],
     )
-    headline = outcome.list_headline_scores().get(split, {})
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in headline.items())
     effective = (
         training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size

@@ -31,6 +31,7 @@ def load_tokenizer(model_args: ModelArguments, texts: Iterable[str] = ()) -> Pre
     tokenizer = _load(AutoTokenizer.from_pretrained, name, model_args)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where there are no files
         raise UserError(f"{name}: it has no tokenizer: set tokenizer_name_or_path.")
+    tokenizer.padding_side = "right"  # the places of words and answers are counted from the left
     return tokenizer
 
 
@@ -100,8 +101,12 @@ def add_adapter(model: PreTrainedModel, model_args: ModelArguments, task_type: s
                 module.support_avx512bf16_for_cpu = False
     targets = model_args.lora_target_modules
     all_linear = targets == ["all-linear"]
+    # PEFT's class for question answering keeps token_type_ids and position_ids to itself (0.21): the model would read
+    # question and context as one text. Its plain class hands on whatever it gets, and has to be told the head.
+    is_question_answering = task_type == "QUESTION_ANS"
     adapter_config = peft.LoraConfig(
-        task_type=task_type,
+        task_type=None if is_question_answering else task_type,
+        modules_to_save=["qa_outputs"] if is_question_answering else None,
         r=model_args.lora_r,
         lora_alpha=model_args.lora_alpha,
         lora_dropout=model_args.lora_dropout,
@@ -141,11 +146,16 @@ def find_longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerB
     return min(limits, default=None)
 
 
-def choose_max_length(wanted: int | None, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """`wanted` if the model can take it; without a wish what the model takes, at most 512 pieces."""
+def choose_max_length(
+    wanted: int | None,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    longest_default: int = LONGEST_DEFAULT,
+) -> int:
+    """`wanted` if the model can take it; without a wish what the model takes, at most `longest_default` pieces."""
     limit = find_longest_input(config, tokenizer)
     if wanted is None:
-        return min(limit or LONGEST_DEFAULT, LONGEST_DEFAULT)
+        return min(limit or longest_default, longest_default)
     smallest = tokenizer.num_special_tokens_to_add() + 2
     if wanted < smallest:
         raise UserError(f"max_seq_length is {wanted}: it must be at least {smallest} to hold a word.")

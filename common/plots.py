@@ -1,8 +1,13 @@
 """Pictures of a run, as PNG files."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+from common.console import say
+
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")  # no screen
 import matplotlib.pyplot as plt
@@ -11,16 +16,17 @@ import matplotlib.pyplot as plt
 plt.rcParams["font.sans-serif"] = ["Noto Sans CJK SC", "WenQuanYi Zen Hei", "SimHei", "PingFang SC", "DejaVu Sans"]
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})
 matplotlib.set_loglevel("error")  # one warning for each font of the list that is not installed
+MOST_CONFUSED = 20  # labels that a confusion matrix has room for
 BLUE, ORANGE, GREEN = "#3b6fb6", "#d9822b", "#3f9b61"
 
 
-def plot_learning_curve(log_history: list[dict], path: Path) -> list[Path]:
-    """Training and validation loss over the steps, the validation scores beside them; [] when nothing was logged."""
+def plot_learning_curve(log_history: list[dict], path: Path, scores: Sequence[str] = ("f1",)) -> list[Path]:
+    """Training and validation loss over the steps, the first two `scores` beside them; [] when nothing was logged."""
     train = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
     evaluations = [entry for entry in log_history if "eval_loss" in entry]
     if not train and not evaluations:
         return []
-    scores = [name for name in ("eval_f1", "eval_accuracy") if evaluations and name in evaluations[0]]
+    scores = [f"eval_{name}" for name in scores if evaluations and f"eval_{name}" in evaluations[0]][:2]
     figure, axes = plt.subplots(1, 2 if scores else 1, figsize=(10 if scores else 5.5, 3.6), squeeze=False)
     if train:
         axes[0, 0].plot(*zip(*train, strict=True), "o-" if len(train) == 1 else "-", color=BLUE, label="training")
@@ -50,9 +56,33 @@ def plot_bars(title: str, values: dict[str, float], path: Path) -> list[Path]:
     return _save(figure, path)
 
 
+def plot_confusions(title: str, labels: Sequence[str], counts: Sequence[Sequence[int]], path: Path) -> list[Path]:
+    """How often each label (down) was given each label (across), shaded by its share of the row; [] beyond 20."""
+    if len(labels) > MOST_CONFUSED:
+        return []
+    numbers = np.array(counts)
+    shares = numbers / np.maximum(numbers.sum(1, keepdims=True), 1)
+    size = 2.6 + 0.5 * len(labels)
+    figure, axis = plt.subplots(figsize=(size, size))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), number in np.ndenumerate(numbers):
+        axis.text(
+            column, row, number, ha="center", va="center", color="white" if shares[row, column] > 0.6 else "black"
+        )
+    axis.set(title=title, xlabel="predicted", ylabel="gold")
+    axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axis.set_yticks(range(len(labels)), labels)
+    axis.grid(visible=False)
+    return _save(figure, path)
+
+
 def _save(figure, path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    with warnings.catch_warnings(record=True) as caught:  # one for each character that no font has
+        warnings.simplefilter("always")
+        figure.tight_layout()
+        figure.savefig(path, dpi=130)
+    if any("missing from font" in str(warning.message) for warning in caught):
+        say(f"{path.name}: no installed font has all its characters; install Noto Sans CJK to see them.")
     plt.close(figure)
     return [path]

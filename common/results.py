@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common.console import say
 from common.model_card import write_model_card
-from common.plots import plot_bars, plot_learning_curve
+from common.plots import plot_bars, plot_confusions, plot_learning_curve
 from common.report import write_report
 
 import torch
@@ -38,16 +38,29 @@ class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)  # validation_<name>, test_<name>
     bars: dict[str, dict[str, float]] = field(default_factory=dict)  # a bar chart for each title: label -> value
     tables: dict[str, list[dict]] = field(default_factory=dict)  # a table for each title: its rows
+    matrices: dict[str, tuple] = field(default_factory=dict)  # for each title: labels, counts (gold down)
 
     def add_scores(self, split: str, scores: dict[str, float]) -> None:
         """Keep the scores of a split."""
         self.metrics |= {f"{split}_{name}": value for name, value in scores.items()}
 
-    def list_headline_scores(self) -> dict[str, dict[str, float]]:
-        """The headline scores by split, splits without scores left out."""
+    def add_baseline(self, split: str, scores: dict[str, float]) -> None:
+        """Keep the headline scores that something simpler reaches, to be shown beside the model's."""
+        kept = {name: scores[name] for name in self.headline if name in scores}
+        self.metrics |= {f"{split}_baseline_{name}": value for name, value in kept.items()}
+
+    def add_confusions(self, split: str, label_names: list[str], counts: list[list[int]]) -> None:
+        """Keep how many rows of each label (down) were given each label (across)."""
+        self.metrics[f"{split}_confusion_matrix"] = counts
+        self.matrices[f"{split} confusion matrix"] = (label_names, counts)
+
+    def list_headline_scores(self, source: str = "") -> dict[str, dict[str, float]]:
+        """The headline scores by split, splits without scores left out; those of the `source` baseline_ on request."""
         by_split = {
             split: {
-                name: self.metrics[f"{split}_{name}"] for name in self.headline if f"{split}_{name}" in self.metrics
+                name: self.metrics[f"{split}_{source}{name}"]
+                for name in self.headline
+                if f"{split}_{source}{name}" in self.metrics
             }
             for split in ("validation", "test")
         }
@@ -79,9 +92,12 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     plots = []
     if args.do_train:
         write_history(output_dir / "history.csv", trainer.state.log_history)
-        plots += plot_learning_curve(trainer.state.log_history, output_dir / "plots" / "learning_curve.png")
+        path = output_dir / "plots" / "learning_curve.png"
+        plots += plot_learning_curve(trainer.state.log_history, path, outcome.headline)
     for title, values in outcome.bars.items():
         plots += plot_bars(title, values, output_dir / "plots" / f"{title.lower().replace(' ', '_')}.png")
+    for title, (labels, counts) in outcome.matrices.items():
+        plots += plot_confusions(title, labels, counts, output_dir / "plots" / f"{title.lower().replace(' ', '_')}.png")
     write_report(output_dir / "report.html", outcome, recipe, plots, args)
     if args.do_train:
         write_model_card(output_dir, outcome, recipe, args)
@@ -138,8 +154,11 @@ def write_history(path: Path, log_history: list[dict]) -> None:
 def say_scores(output_dir: Path, outcome: Outcome) -> None:
     """The scores that matter and the files to open, as the last lines of a run."""
     say()
+    baselines = outcome.list_headline_scores("baseline_")
     for split, scores in outcome.list_headline_scores().items():
-        say(f"{split:<12} " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        for title, values in ((split, scores), ("  baseline", baselines.get(split, {}))):
+            if values:
+                say(f"{title:<12} " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
     say(f"results      {output_dir}")
     say(f"report       {output_dir / 'report.html'}")
     for path in sorted(output_dir.glob("predictions_*.jsonl")):

@@ -1,5 +1,8 @@
-"""Training batches of rows of similar length, drawn anew each epoch and the same again after a resume."""
+"""Orders of the training rows, drawn anew each epoch and the same again after a resume."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
@@ -26,3 +29,35 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
     def __iter__(self):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return iter(get_length_grouped_indices(self.lengths, self.rows_per_step, generator=generator))
+
+
+class BalancedSampler(torch.utils.data.Sampler):
+    """As many rows as there are, drawn so that each class comes as often as any other; drawn from (seed, epoch) alone.
+
+    A class with fewer rows than its share has all of them, as often as needed; one with more has some of them, others
+    in each epoch. No row is drawn twice before every row of its class has been drawn once.
+    """
+
+    def __init__(self, labels: Sequence[int], seed: int):
+        self.labels, self.seed = np.asarray(labels), seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the training loop at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __iter__(self):
+        generator = np.random.default_rng((self.seed, self.epoch))
+        classes = np.unique(self.labels)
+        # The rows that do not divide by the classes go to classes that are drawn.
+        shares = np.full(len(classes), len(self.labels) // len(classes))
+        shares[generator.permutation(len(classes))[: len(self.labels) % len(classes)]] += 1
+        drawn = []
+        for label, share in zip(classes, shares, strict=True):
+            rows = np.flatnonzero(self.labels == label)
+            rounds = [generator.permutation(rows) for _ in range(-(-share // len(rows)))]
+            drawn.append(np.concatenate(rounds)[:share] if rounds else rows[:0])
+        return iter(generator.permutation(np.concatenate(drawn)).tolist())

@@ -1,6 +1,6 @@
 """Tagged sentences put together from the predictions for their windows, and what is written and shown of them."""
 
-from common.losses import CrossEntropy
+from common.losses import IGNORED, CrossEntropy
 from common.tagging import find_entities, join_words, repair_iob2
 
 import numpy as np
@@ -82,3 +82,18 @@ def list_type_scores(metrics: dict[str, float], prefix: str) -> list[dict]:
         {"type": t, **{name: metrics[f"{prefix}_{name}_{t}"] for name in ("precision", "recall", "f1", "support")}}
         for t in types
     ]
+
+
+def report_entities(outcome, split: str, rows: list[dict]) -> None:
+    """Put the scores by entity type and the sentences with the most mistakes into the report."""
+    types = list_type_scores(outcome.metrics, split)
+    outcome.bars[f"{split} F1 by entity type"] = {row["type"]: row["f1"] for row in types}
+    outcome.tables[f"{split}: entity types"] = types
+    outcome.tables[f"{split}: sentences with the most mistakes"] = list_mistakes(rows)
+
+
+def show_window(row: dict[str, list], tokenizer, label_names: list[str]) -> str:
+    """The pieces of a window as the model gets them, each with its tag, or without one where it is not trained."""
+    pieces = tokenizer.convert_ids_to_tokens(row["input_ids"])
+    tags = ["" if label == IGNORED else f"/{label_names[label]}" for label in row["labels"]]
+    return " ".join(piece + tag for piece, tag in zip(pieces, tags, strict=True) if piece != tokenizer.pad_token)

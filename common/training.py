@@ -110,7 +110,7 @@ def predict(trainer, features: datasets.Dataset) -> PredictionOutput:
         trainer.compute_metrics = compute_metrics
 
 
-def rehearse(trainer, model_class, model_args) -> dict[str, float]:
+def rehearse(trainer, model_class, model_args, features: datasets.DatasetDict) -> dict[str, float]:
     """One training step, one evaluation batch, a save and a reload, all in a temporary directory; ends a dry run."""
     args = trainer.args
     args.max_steps, args.logging_steps = 1, 1
@@ -120,9 +120,10 @@ def rehearse(trainer, model_class, model_args) -> dict[str, float]:
     losses = {}
     if trainer.train_dataset is not None:
         losses["train_loss"] = trainer.train().training_loss
-    rows = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
-    rows = rows.select(range(min(len(rows), args.eval_batch_size)))
-    losses["batch_loss"] = predict(trainer, rows).metrics["test_loss"]
+    split = next(name for name in ("validation", "test", "train") if name in features)
+    rows = features[split].select(range(min(len(features[split]), args.eval_batch_size)))
+    if split != "train":
+        losses["batch_loss"] = predict(trainer, rows).metrics["test_loss"]
     batch = next(iter(trainer.get_test_dataloader(rows)))
     # Without the wrapper that computes in bfloat16, and in float32 like the saved weights.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -139,9 +140,12 @@ def rehearse(trainer, model_class, model_args) -> dict[str, float]:
 
 
 def _compute_outputs(model, batch: dict) -> torch.Tensor:
-    """The model's first output for a batch."""
+    """The model's first output for a batch, 0 at padded positions: what is said there depends on hide_padding."""
+    inputs = {name: values for name, values in batch.items() if name != "labels"}
     with torch.no_grad():
-        return model.eval()(**{name: values for name, values in batch.items() if name != "labels"})[0]
+        outputs = model.eval()(**inputs)[0]
+    mask = inputs.get("attention_mask")
+    return outputs.masked_fill(mask == 0, 0) if mask is not None and mask.shape == outputs.shape else outputs
 
 
 def _redirect_to_temporary_directory(training_args) -> None:

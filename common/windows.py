@@ -1,10 +1,12 @@
 """Words to pieces and back: texts longer than the model's input become overlapping windows, and no word is lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from common.errors import UserError
 
+import numpy as np
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 PROBE = ["Tom", "ate", "3", "figs", "and", "left", "."]
@@ -19,17 +21,22 @@ class Window(NamedTuple):
     owned_end: int
 
 
+def refuse_slow_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a UserError for a tokenizer in Python: it does not know where in the text its pieces stand."""
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{type(tokenizer).__name__} does not say which piece belongs to which word: use a model with a fast "
+            "tokenizer (tokenizer.json)."
+        )
+
+
 def check_word_tokenizer(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether each word has to be given with a space before it, to get the pieces that it has in running text.
 
     Byte-level tokenizers write the space into the piece. Most of them leave it out when they get a list of words, also
     where `add_prefix_space` is set (transformers 5.23), and the model then reads the words as if glued together.
     """
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"{type(tokenizer).__name__} does not say which piece belongs to which word: use a model with a fast "
-            "tokenizer (tokenizer.json)."
-        )
+    refuse_slow_tokenizer(tokenizer)
     backend = _get_plain_backend(tokenizer)
     expected = backend.encode(" ".join(PROBE), add_special_tokens=False).ids
     for spaced in (False, True):
@@ -61,6 +68,58 @@ def encode_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[st
             )
         encoded.append([ids or [tokenizer.unk_token_id] for ids in pieces])
     return encoded
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    pairs: list[str] | None,
+    max_length: int,
+    doc_stride: int | None = None,
+) -> dict[str, list]:
+    """The model's inputs for each text or pair of texts, at most `max_length` pieces long.
+
+    With `doc_stride` a longer text becomes windows that share that many pieces; without it, its end is cut off. `row`
+    says which text a window belongs to, `is_cut` whether something of it was cut off.
+    """
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=pairs is not None)
+    if doc_stride is not None and pairs is not None:
+        raise UserError("long_text windows reads single texts: leave it at truncate for pairs of texts.")
+    if doc_stride is not None and doc_stride >= room:
+        raise UserError(f"doc_stride is {doc_stride}: set it below {room}, the pieces of a text that a window holds.")
+    encoded = tokenizer(
+        texts,
+        pairs,
+        truncation="only_first" if doc_stride is not None else True,
+        max_length=max_length,
+        stride=doc_stride or 0,
+        padding=False,
+        return_overflowing_tokens=True,
+    )
+    rows = encoded.pop("overflow_to_sample_mapping", list(range(len(texts))))
+    if doc_stride is not None:
+        return dict(encoded) | {"row": rows, "is_cut": [False] * len(rows)}
+    kept = [index for index, row in enumerate(rows) if index == 0 or rows[index - 1] != row]
+    windows = {name: [values[index] for index in kept] for name, values in encoded.items()}
+    return windows | {"row": [rows[index] for index in kept], "is_cut": [rows.count(rows[index]) > 1 for index in kept]}
+
+
+def list_texts(rows: Dataset) -> Iterator[str]:
+    """Every text and second text of the rows, for a tokenizer to learn from."""
+    for name in ("text", "text_pair"):
+        yield from (text for text in rows[name] if text is not None)
+
+
+def describe_cut_texts(windows: DatasetDict, rows: DatasetDict, max_length: int, long_text: str) -> str:
+    """How long texts are read, and how many texts of each split lose their end."""
+    if long_text == "windows":
+        more = sum(len(windows[split]) - len(rows[split]) for split in windows)
+        return f"up to {max_length} pieces, {more:,} more than texts; their scores are pooled"
+    cut = {split: int(np.sum(table["is_cut"])) for split, table in windows.items()}
+    if not any(cut.values()):
+        return f"up to {max_length} pieces: no text is cut"
+    lost = ", ".join(f"{split} {count:,} of {len(rows[split]):,}" for split, count in cut.items() if count)
+    return f"up to {max_length} pieces: the end of longer texts is cut off ({lost}); long_text: windows reads it too"
 
 
 def cut_windows(lengths: Sequence[int], room: int, overlap: int) -> list[Window]:

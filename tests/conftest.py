@@ -35,9 +35,28 @@ def launch(command: list[str], cwd: Path = ROOT, timeout=600, **environment: str
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
 
 
+def run_recipe(recipe: str, *flags: object, timeout=600) -> subprocess.CompletedProcess:
+    """`python recipes/<recipe>/run.py` with these flags, in a process of its own."""
+    return launch([sys.executable, str(ROOT / "recipes" / recipe / "run.py"), *map(str, flags)], timeout=timeout)
+
+
 def run_ner(*flags: object, timeout=600) -> subprocess.CompletedProcess:
-    """`python recipes/ner/run.py` with these flags, in a process of its own."""
-    return launch([sys.executable, str(ROOT / "recipes/ner/run.py"), *map(str, flags)], timeout=timeout)
+    """The NER recipe in a process of its own."""
+    return run_recipe("ner", *flags, timeout=timeout)
+
+
+def list_sample_flags(recipe: str, *splits: str) -> list[str]:
+    """The flags that name the sample files of these splits."""
+    folder = ROOT / "recipes" / recipe / "sample"
+    return [text for split in splits for text in (f"--{split}_file", str(folder / f"{split}.jsonl"))]
+
+
+def assert_refused(run: subprocess.CompletedProcess, message: str, output: Path) -> None:
+    """The run ended with one message for the user, and wrote nothing."""
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert run.stderr.startswith("error: ") and message in run.stderr
+    assert "Traceback" not in run.stderr and "Traceback" not in run.stdout
+    assert not output.exists()
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -77,6 +77,18 @@ HEADS = {
     "multi-label": (
         "multi_label", "AutoModelForSequenceClassification", BertConfig(**BERT, num_labels=CLASSES),
         BinaryCrossEntropy(), pad),
+    "sequence classification, weighted": (
+        "sequence", "AutoModelForSequenceClassification", BertConfig(**BERT, num_labels=CLASSES),
+        CrossEntropy(class_weights=WEIGHTS), pad),
+    "sequence classification, focal": (
+        "sequence", "AutoModelForSequenceClassification", BertConfig(**BERT, num_labels=CLASSES),
+        CrossEntropy(class_weights=WEIGHTS, focal_gamma=2.0), pad),
+    "multi-label, weighted": (
+        "multi_label", "AutoModelForSequenceClassification", BertConfig(**BERT, num_labels=CLASSES),
+        BinaryCrossEntropy(class_weights=WEIGHTS), pad),
+    "multi-label, focal": (
+        "multi_label", "AutoModelForSequenceClassification", BertConfig(**BERT, num_labels=CLASSES),
+        BinaryCrossEntropy(class_weights=WEIGHTS, focal_gamma=2.0), pad),
     "token classification": (
         "token", "AutoModelForTokenClassification", BertConfig(**BERT, num_labels=CLASSES), CrossEntropy(), pad),
     "token classification, smoothed": (
@@ -169,6 +181,41 @@ def test_the_loss_of_a_step_is_the_mean_over_its_labels(tmp_path):
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     kept = batch["labels"] != -100
     expected = -logits.log_softmax(-1)[kept].gather(1, batch["labels"][kept].unsqueeze(1)).mean()
+    assert losses[0] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def compute_weighted_loss(head: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The sum of the losses of each class of each row, by the probability of what is right."""
+    if head.startswith("sequence"):
+        right = logits.softmax(-1).gather(1, labels[:, None]).squeeze(1)
+        weights = WEIGHTS[labels]
+    else:
+        right = torch.where(labels == 1, logits.sigmoid(), 1 - logits.sigmoid())
+        weights = torch.where(labels == 1, WEIGHTS, 1.0)
+    factors = (1 - right) ** 2 if head.endswith("focal") else 1
+    return (weights * factors * -right.log()).sum()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("head", "items"),
+    [
+        ("sequence classification, weighted", 8),
+        ("sequence classification, focal", 8),
+        ("multi-label, weighted", 8 * CLASSES),
+        ("multi-label, focal", 8 * CLASSES),
+    ],
+)
+def test_a_weighted_loss_is_divided_by_rows_or_by_rows_and_classes(head, items, layout, tmp_path):
+    """Not by the sum of the weights, and not by the rows of a micro-batch; see the test above."""
+    kind, class_name, config, _, _ = HEADS[head]
+    rows = make_rows(kind)[:8]
+    _, losses = train_steps(head, layout, "random", tmp_path, rows=rows)
+    torch.manual_seed(0)
+    model = getattr(transformers, class_name).from_config(copy.deepcopy(config)).eval()
+    batch = pad(rows)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    expected = compute_weighted_loss(head, logits, batch["labels"]) / items
     assert losses[0] == pytest.approx(expected.item(), rel=1e-5)
 
 

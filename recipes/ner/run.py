@@ -10,26 +10,27 @@ To adapt it, copy this folder: the shape of your rows is in `read_sentence`, wha
 `tokenize_and_align`, what counts as good in `score_windows`.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
 
-from common.arguments import DataArguments, ModelArguments, TrainingArguments
+from common.arguments import DataArguments, ModelArguments, TrainingArguments, option
 from common.callbacks import make_callbacks
+from common.class_weights import choose_class_weights
 from common.command_line import parse_arguments
-from common.data import RowError, load_splits
-from common.losses import IGNORED, CrossEntropy, choose_class_weights
+from common.data import RowError, load_splits, map_rows
+from common.losses import IGNORED, CrossEntropy
 from common.metrics.entities import EntityMetric
 from common.models import choose_max_length, find_trained_labels, load_config, load_model, load_tokenizer
 from common.overview import describe_run
 from common.results import Outcome, finish_run, save_predictions
-from common.sentences import list_mistakes, list_predictions, list_type_scores, reduce_logits, tag_sentences
+from common.sentences import list_predictions, reduce_logits, report_entities, show_window, tag_sentences
 from common.tagging import choose_tag_names, convert_splits, join_words, split_tag
 from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
 from common.windows import cut_windows, encode_words, find_special_tokens
 
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, List, Value
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
 
 
@@ -37,29 +38,18 @@ from transformers import AutoModelForTokenClassification, DataCollatorForTokenCl
 class NerArguments:
     """How the words and tags are read, cut and weighted."""
 
-    text_column_name: str | None = field(
-        default=None, metadata={"help": "Column with the words of a sentence. Default: tokens or words."}
+    text_column_name: str | None = option(None, "Column with the words of a sentence. Default: tokens or words.")
+    label_column_name: str | None = option(None, "Column with their tags. Default: tags, ner_tags or labels.")
+    tag_scheme: Literal["auto", "IOB2", "IOB1", "BIOES", "BMES"] = option(
+        "auto", "How the tags are written; all are read as IOB2. auto finds out."
     )
-    label_column_name: str | None = field(
-        default=None, metadata={"help": "Column with their tags. Default: tags, ner_tags or labels."}
+    tag_names: list[str] | None = option(
+        None, "All tags, in the order of their numbers: for numbered tags, or types that train rows lack."
     )
-    tag_scheme: Literal["auto", "IOB2", "IOB1", "BIOES", "BMES"] = field(
-        default="auto", metadata={"help": "How the tags are written; all are read as IOB2. auto finds out."}
-    )
-    tag_names: list[str] | None = field(
-        default=None,
-        metadata={"help": "All tags, in the order of their numbers: for numbered tags, or types that train rows lack."},
-    )
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Most pieces the model reads at once. Default: what it can, at most 512."}
-    )
-    doc_stride: int = field(
-        default=64, metadata={"help": "Pieces that neighbouring windows of a longer sentence share."}
-    )
-    class_weights: Literal["none", "balanced"] = field(
-        default="none", metadata={"help": "balanced: weigh each tag by the inverse of its frequency."}
-    )
-    focal_gamma: float = field(default=0.0, metadata={"help": "Focal loss: 0 is off, 2 is usual for rare entities."})
+    max_seq_length: int | None = option(None, "Most pieces the model reads at once. Default: what it can, at most 512.")
+    doc_stride: int = option(64, "Pieces that neighbouring windows of a longer sentence share.")
+    class_weights: list[str] | None = option(None, "none, auto (inverse frequency), a number a tag, or a JSON file.")
+    focal_gamma: float = option(0.0, "Focal loss: 0 is off, 2 is usual for rare entities.")
 
 
 FEATURES = Features({"tokens": List(Value("string")), "tags": List(Value("string"))})  # what read_sentence returns
@@ -135,13 +125,6 @@ def score_windows(evaluated: EvalPrediction, windows: Dataset, sentences: Datase
     return scores | {"loss": float(evaluated.predictions[2].sum() / (evaluated.label_ids != IGNORED).sum())}
 
 
-def show_window(row: dict[str, list], tokenizer, label_names: list[str]) -> str:
-    """The pieces of a window as the model gets them, each with its tag, or without one where it is not trained."""
-    pieces = tokenizer.convert_ids_to_tokens(row["input_ids"])
-    tags = ["" if label == IGNORED else f"/{label_names[label]}" for label in row["labels"]]
-    return " ".join(piece + tag for piece, tag in zip(pieces, tags, strict=True) if piece != tokenizer.pad_token)
-
-
 def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     """Read, train, evaluate, predict and save, as the arguments say; returns the scores."""
     prepare_run(training_args)
@@ -164,23 +147,17 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     label_names = choose_tag_names(splits, ner_args.tag_names, trained_labels, training_args.do_train)
     model = load_model(model_class, model_args, training_args, config, label_names, task_type="TOKEN_CLS")
     max_length = choose_max_length(ner_args.max_seq_length, config, tokenizer)
-    align = partial(
-        tokenize_and_align,
-        tokenizer=tokenizer,
-        label_ids=config.label2id,
-        max_length=max_length,
-        doc_stride=ner_args.doc_stride,
-    )
-    windows = splits.map(
-        align,
-        batched=True,
-        with_indices=True,
-        remove_columns=["id", "origin", *FEATURES],
-        num_proc=data_args.preprocessing_num_workers,
+    settings = {"label_ids": config.label2id, "max_length": max_length, "doc_stride": ner_args.doc_stride}
+    workers = data_args.preprocessing_num_workers
+    windows = DatasetDict(
+        {
+            split: map_rows(rows, tokenize_and_align, workers, tokenizer=tokenizer, **settings)
+            for split, rows in splits.items()
+        }
     )
 
     # Training
-    weights = choose_class_weights(ner_args.class_weights, windows, len(label_names))
+    weights = choose_class_weights(ner_args.class_weights, windows, label_names)
     loss = CrossEntropy(training_args.label_smoothing_factor, weights, ner_args.focal_gamma)
     score = {
         split: partial(score_windows, windows=windows[split], sentences=splits[split], label_names=label_names)
@@ -206,7 +183,7 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     }
     describe_run(trainer, splits, windows, facts, partial(show_window, tokenizer=tokenizer, label_names=label_names))
     if training_args.dry_run:
-        return rehearse(trainer, model_class, model_args)
+        return rehearse(trainer, model_class, model_args, windows)
     if training_args.do_train:
         train(trainer)
 
@@ -219,10 +196,7 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
             rows = list_predictions(output.predictions, windows[split], splits[split], label_names)
             save_predictions(training_args, split, rows)
             outcome.add_scores(split, score[split](output))
-            types = list_type_scores(outcome.metrics, split)
-            outcome.bars[f"{split} F1 by entity type"] = {row["type"]: row["f1"] for row in types}
-            outcome.tables[f"{split}: entity types"] = types
-            outcome.tables[f"{split}: sentences with the most mistakes"] = list_mistakes(rows)
+            report_entities(outcome, split, rows)
     finish_run(trainer, outcome, model_args, data_args)
     return outcome.metrics
 

@@ -341,6 +341,7 @@ def test_rows_that_are_also_training_rows_are_counted_whatever_their_labels(tmp_
     test = write_rows(tmp_path / "c.jsonl", [{"tokens": ["w1"], "tags": ["B-X"]}, {"tokens": ["w1"]}])
     load("train", "validation", "test", train_file=[train], validation_file=[dev], test_file=[test])
     assert capsys.readouterr().out.splitlines() == [
+        "test: 1 of 2 rows have no label: predicted, not scored.",
         "Warning: 2 of 5 validation rows are also training rows: they flatter the scores.",
         "Warning: 2 of 2 test rows are also training rows: they flatter the scores.",
     ]

@@ -1,14 +1,11 @@
 import math
 
 from common.errors import UserError
-from common.losses import BinaryCrossEntropy, CrossEntropy, SpanCrossEntropy, choose_class_weights, hide_padding
+from common.losses import BinaryCrossEntropy, CrossEntropy, SpanCrossEntropy, hide_padding
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from datasets import Dataset, DatasetDict
-from sklearn.utils.class_weight import compute_class_weight
 from transformers import BertConfig, BertForQuestionAnswering, LlamaConfig, LlamaForCausalLM
 from transformers.trainer_pt_utils import LabelSmoother
 
@@ -147,49 +144,10 @@ def test_the_loss_of_each_label_has_the_shape_of_the_labels_and_is_0_where_they_
     assert (losses[labels == -100] == 0).all() and (losses[labels != -100] > 0).all()
 
 
-def test_smoothing_and_focal_loss_exclude_each_other():
+@pytest.mark.parametrize("loss_class", [CrossEntropy, BinaryCrossEntropy])
+def test_smoothing_and_focal_loss_exclude_each_other(loss_class):
     with pytest.raises(UserError, match="set one of them to 0"):
-        CrossEntropy(label_smoothing=0.1, focal_gamma=2.0)
-
-
-# Class weights
-
-
-def make_features(*rows) -> DatasetDict:
-    return DatasetDict({"train": Dataset.from_dict({"labels": list(rows)})})
-
-
-def test_balanced_weights_are_those_of_sklearn_and_average_1_over_the_labels():
-    rows = [[-100, 0, 0, 0, 1, -100], [0, 2, 0, -100], [0, 0, 1]]
-    kept = np.array([0, 0, 0, 1, 0, 2, 0, 0, 0, 1])
-    weights = choose_class_weights("balanced", make_features(*rows), 3)
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=kept)
-    assert weights.tolist() == pytest.approx(expected.tolist())
-    assert weights.tolist() == pytest.approx([10 / 21, 10 / 6, 10 / 3])  # labels / (classes x labels of the class)
-    assert weights[kept].mean().item() == pytest.approx(1)
-    assert weights.dtype == torch.float32
-
-
-def test_a_class_without_labels_weighs_1():
-    weights = choose_class_weights("balanced", make_features([0, 0, 0, 2]), 4)
-    assert weights.tolist() == pytest.approx([4 / 6, 1, 4 / 2, 1])
-
-
-def test_one_label_a_row_is_weighed_too():
-    weights = choose_class_weights("balanced", make_features(1, 0, 0, 0), 2)
-    assert weights.tolist() == pytest.approx([4 / 6, 4 / 2])
-
-
-def test_there_are_no_weights_unless_they_are_asked_for_and_there_are_training_rows():
-    assert choose_class_weights("none", make_features([0, 1]), 2) is None
-    assert (
-        choose_class_weights("balanced", DatasetDict({"validation": Dataset.from_dict({"labels": [[0]]})}), 2) is None
-    )
-
-
-def test_an_unknown_choice_of_weights_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="class_weights must be none or balanced, not 'sqrt'"):
-        choose_class_weights("sqrt", make_features([0, 1]), 2)
+        loss_class(label_smoothing=0.1, focal_gamma=2.0)
 
 
 # Several labels a row
@@ -211,6 +169,77 @@ def test_binary_cross_entropy_is_divided_by_the_labels_of_the_whole_step(logits)
     torch.testing.assert_close(BinaryCrossEntropy()({"logits": logits}, labels, torch.tensor(60)), expected)
 
 
+@pytest.fixture
+def label_sets() -> torch.Tensor:
+    """For the rows logits[:, 0]; the third of them has no labels."""
+    label_sets = torch.randint(0, 2, (4, CLASSES), generator=torch.Generator().manual_seed(2))
+    label_sets[2] = -100
+    return label_sets
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0, 3.0, 0.25])])
+def test_class_weights_of_binary_cross_entropy_are_those_of_torch_and_ignored_rows_do_not_count(
+    logits, label_sets, weights
+):
+    kept = [0, 1, 3]
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=weights)(logits[kept, 0], label_sets[kept].float())
+    loss = BinaryCrossEntropy(class_weights=weights)
+    for labels in (label_sets, label_sets.float()):
+        torch.testing.assert_close(loss({"logits": logits[:, 0]}, labels), expected)
+    losses = loss.per_item(logits[:, 0], label_sets)
+    assert losses.shape == label_sets.shape
+    assert (losses[2] == 0).all() and (losses[kept] > 0).all()
+
+
+def test_focal_binary_cross_entropy_by_hand():
+    """The first class is right with 0.75, the second with 0.9, in the second row with 0.4 and 0.2."""
+    logits = torch.tensor([[0.75, 0.1], [0.4, 0.8]]).logit()
+    labels = torch.tensor([[1, 0], [1, 0]])
+    parts = [(0.75, 2.0), (0.9, 1.0), (0.4, 2.0), (0.2, 1.0)]  # probability of what is right, weight
+    losses = [weight * (1 - right) ** 3 * -math.log(right) for right, weight in parts]
+    loss = BinaryCrossEntropy(class_weights=torch.tensor([2.0, 5.0]), focal_gamma=3.0)
+    assert loss({"logits": logits}, labels).item() == pytest.approx(sum(losses) / 4, rel=1e-5)
+    assert loss.per_item(logits, labels).flatten().tolist() == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_binary_cross_entropy_has_a_finite_gradient_where_the_model_is_certain(gamma):
+    logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0], [200.0, 0.0]], requires_grad=True)
+    loss = BinaryCrossEntropy(focal_gamma=gamma)({"logits": logits}, torch.tensor([[1, 0], [1, 0], [-100, -100]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(100)  # certain and wrong: 200 by a factor of 1; certain and right: 0
+    assert logits.grad.isfinite().all()
+    assert logits.grad[1].tolist() == pytest.approx([-0.25, 0.25]) and logits.grad[2].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_smoothing_moves_labels_towards_one_half(logits, label_sets, smoothing):
+    kept = [0, 1, 3]
+    targets = torch.where(label_sets[kept] == 1, 1 - smoothing / 2, smoothing / 2)
+    expected = torch.nn.BCEWithLogitsLoss()(logits[kept, 0], targets)
+    loss = BinaryCrossEntropy(label_smoothing=smoothing)
+    torch.testing.assert_close(loss({"logits": logits[:, 0]}, label_sets), expected)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        BinaryCrossEntropy(),
+        BinaryCrossEntropy(label_smoothing=0.1),
+        BinaryCrossEntropy(class_weights=torch.ones(CLASSES) * 2, focal_gamma=2.0),
+    ],
+)
+def test_micro_batches_of_several_labels_a_row_add_up_and_a_batch_without_labels_gives_0(logits, label_sets, loss):
+    logits = logits[:, 0].requires_grad_()
+    items = label_sets.ne(-100).sum()
+    parts = [loss({"logits": logits[[row]]}, label_sets[[row]], items) for row in range(4)]
+    torch.testing.assert_close(sum(parts), loss({"logits": logits}, label_sets))
+    for count in (None, 0):
+        value = loss({"logits": logits}, torch.full((4, CLASSES), -100), count)
+        (gradient,) = torch.autograd.grad(value, logits)
+        assert value.item() == 0 and gradient.abs().max().item() == 0
+
+
 # Question answering
 
 
@@ -222,6 +251,21 @@ def test_the_span_loss_is_the_mean_of_start_and_end():
     outputs = {"start_logits": start, "end_logits": end}
     torch.testing.assert_close(SpanCrossEntropy()(outputs, labels), expected)
     torch.testing.assert_close(SpanCrossEntropy()(outputs, labels, torch.tensor(24)), expected / 2)
+
+
+@pytest.mark.parametrize("items", [None, 20, torch.tensor(20)])
+def test_more_columns_of_labels_change_the_span_loss_as_little_as_a_count_of_them(items):
+    generator = torch.Generator().manual_seed(4)
+    outputs = {name: torch.randn(4, 9, generator=generator) for name in ("start_logits", "end_logits")}
+    labels = torch.randint(0, 9, (4, 5), generator=generator)
+    labels[1, :2] = -100
+    kept = [0, 2, 3]
+    expected = (
+        F.cross_entropy(outputs["start_logits"][kept], labels[kept, 0])
+        + F.cross_entropy(outputs["end_logits"][kept], labels[kept, 1])
+    ) / 2
+    torch.testing.assert_close(SpanCrossEntropy()(outputs, labels, items), expected)
+    torch.testing.assert_close(SpanCrossEntropy()(outputs, labels[:, :2], torch.tensor(6)), expected)
 
 
 def build_span_model() -> BertForQuestionAnswering:

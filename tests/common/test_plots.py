@@ -1,7 +1,8 @@
 import warnings
 from pathlib import Path
 
-from common.plots import BLUE, GREEN, ORANGE, plot_bars, plot_learning_curve
+import common.plots
+from common.plots import BLUE, GREEN, ORANGE, plot_bars, plot_confusions, plot_learning_curve
 
 import matplotlib.image
 import matplotlib.pyplot as plt
@@ -35,6 +36,34 @@ def test_without_scores_there_is_one_panel(tmp_path):
     picture = read_picture(plot_learning_curve(log, tmp_path / "a.png")[0])
     assert count_pixels(picture, BLUE) > 50 and count_pixels(picture, ORANGE) > 50 and count_pixels(picture, GREEN) == 0
     assert picture.shape[1] < 2 * picture.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "drawn"),
+    [
+        (["accuracy"], [GREEN]),
+        (["accuracy", "f1"], [GREEN, BLUE]),
+        (["mcc", "f1", "accuracy", "f1"], [GREEN, BLUE]),  # mcc was not logged; the first two of the others
+        (["mcc"], []),
+        ([], []),
+    ],
+)
+def test_the_first_two_named_scores_that_were_logged_are_drawn(tmp_path, scores, drawn):
+    picture = read_picture(plot_learning_curve(EVALUATIONS, tmp_path / "a.png", scores)[0])
+    for color in (GREEN, BLUE):
+        assert (count_pixels(picture, color) > 50) == (color in drawn)
+    assert (picture.shape[1] > 2 * picture.shape[0]) == bool(drawn)
+
+
+def test_a_named_score_is_drawn_at_its_height(tmp_path):
+    """Accuracy stays at 0.9 near the top, F1 begins below the middle."""
+    tops = []
+    for name in ("accuracy", "f1"):
+        picture = read_picture(plot_learning_curve(EVALUATIONS, tmp_path / f"{name}.png", [name])[0])
+        green = (picture == [int(GREEN[start : start + 2], 16) for start in (1, 3, 5)]).all(-1)
+        left = np.flatnonzero(green.any(0))[:8]  # the first point
+        tops.append(np.flatnonzero(green[:, left].any(1))[0] / picture.shape[0])
+    assert tops[0] < 0.3 < 0.45 < tops[1]
 
 
 @pytest.mark.parametrize(("log", "drawn", "absent"), [(TRAINING, BLUE, ORANGE), (EVALUATIONS[:1], ORANGE, None)])
@@ -102,7 +131,59 @@ def test_names_of_any_script_and_sign_are_drawn(tmp_path):
     assert count_pixels(read_picture(path[0]), BLUE) > 50
 
 
+# Confusions
+
+
+def find_shades(picture: np.ndarray) -> set[tuple[int, ...]]:
+    """The colors that cover more than a thousandth of the picture: cells and paper, not letters."""
+    colors, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
+    return {tuple(color) for color in colors[counts > counts.sum() / 1000].tolist()}
+
+
+def test_confusions_are_shaded_by_their_share_of_the_row(tmp_path):
+    path = tmp_path / "plots" / "confusions.png"
+    # Rows of 400 and of 4: equal shares have equal shades.
+    assert plot_confusions("test", ["a", "b"], [[300, 100], [1, 3]], path) == [path]
+    few = find_shades(read_picture(path))
+    other = read_picture(plot_confusions("test", ["a", "b"], [[4, 0], [2, 2]], tmp_path / "b.png")[0])
+    shades = plt.get_cmap("Blues")([0.25, 0.75], bytes=True)[:, :3].tolist()
+    assert {tuple(shade) for shade in shades} <= few
+    assert not {tuple(shade) for shade in shades} & find_shades(other)
+
+
+def test_confusions_are_gold_down_and_predicted_across(tmp_path):
+    """All rows of a label were given the other one: the cells at the top right and the bottom left are dark."""
+    picture = read_picture(plot_confusions("", ["a", "b"], [[0, 9], [9, 0]], tmp_path / "a.png")[0])
+    dark = (picture == plt.get_cmap("Blues")(1.0, bytes=True)[:3]).all(-1)
+    rows, columns = np.nonzero(dark)
+    middle = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
+    on_top = rows < middle[0] - 2
+    assert (columns[on_top] > middle[1] - 2).all() and (columns[rows > middle[0] + 2] < middle[1] + 2).all()
+    assert on_top.sum() > 1000
+
+
+@pytest.mark.parametrize(("labels", "most", "is_drawn"), [(1, 20, True), (3, 3, True), (4, 3, False), (21, 20, False)])
+def test_confusions_of_more_than_thirty_labels_are_not_drawn(tmp_path, monkeypatch, labels, most, is_drawn):
+    if most != common.plots.MOST_CONFUSED:  # twenty labels take a second to draw
+        monkeypatch.setattr(common.plots, "MOST_CONFUSED", most)
+    names = [f"label {number}" for number in range(labels)]
+    path = tmp_path / "plots" / "a.png"
+    assert plot_confusions("many", names, np.eye(labels, dtype=int).tolist(), path) == ([path] if is_drawn else [])
+    assert path.exists() == is_drawn
+    if is_drawn:
+        assert len(find_shades(read_picture(path))) > 1  # not blank
+
+
+def test_a_label_without_rows_is_drawn_and_divides_by_nothing(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = plot_confusions("empty", ["a", "$b$"], [[0, 0], [1, 1]], tmp_path / "a.png")[0]
+    assert len(find_shades(read_picture(path))) > 1
+
+
 def test_no_figure_stays_open(tmp_path):
     plot_learning_curve(TRAINING + EVALUATIONS, tmp_path / "a.png")
+    plot_confusions("test", ["a", "b"], [[1, 0], [0, 1]], tmp_path / "c.png")
+    plot_confusions("test", ["a"] * 31, np.eye(31).tolist(), tmp_path / "d.png")
     plot_bars("F1", {"PER": 0.5}, tmp_path / "b.png")
     assert plt.get_fignums() == []

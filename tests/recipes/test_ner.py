@@ -10,7 +10,7 @@ from common.data import RowError
 from common.errors import UserError
 from common.tagging import find_entities
 from recipes.ner import run as ner
-from tests.conftest import ROOT, SAMPLE, read_jsonl, run_ner, write_jsonl
+from tests.conftest import ROOT, SAMPLE, assert_refused, read_jsonl, run_ner, write_jsonl
 
 import pytest
 import torch
@@ -490,13 +490,6 @@ FAULTS = {
         "{path}:2:16: byte 0xe9 is not UTF-8",
     ),
 }  # fmt: skip
-
-
-def assert_refused(run, message: str, output) -> None:
-    assert run.returncode == 1, run.stdout + run.stderr
-    assert run.stderr.startswith("error: ") and message in run.stderr
-    assert "Traceback" not in run.stderr and "Traceback" not in run.stdout
-    assert not output.exists()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
