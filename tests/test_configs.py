@@ -5,19 +5,21 @@ import re
 from common.arguments import DataArguments, ModelArguments, TrainingArguments
 from common.command_line import parse_arguments
 from recipes.ner import run as ner
+from recipes.qa import run as qa
+from recipes.sentiment import run as sentiment
 from tests.conftest import ROOT
 
 import pytest
 import yaml
 
-ARGUMENTS = {"ner": (ModelArguments, DataArguments, ner.NerArguments, TrainingArguments)}
+TASK_ARGUMENTS = {"ner": ner.NerArguments, "qa": qa.QaArguments, "sentiment": sentiment.SentimentArguments}
 CONFIGS = sorted((ROOT / "recipes").rglob("configs/*.yaml"))
 ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 COMMAND = re.compile(r"# Command: accelerate launch (?:--config_file (\S+) )?(recipes/\w+/run\.py)(?: --config (\S+))?")
 
 
 def test_no_config_is_overlooked():
-    assert len(CONFIGS) == 5 and len(ACCELERATE) == 2
+    assert len(CONFIGS) == 15 and len(ACCELERATE) == 2
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
@@ -25,7 +27,8 @@ def test_a_config_is_what_its_recipe_accepts(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     recipe = path.parts[-3]
     name = path.relative_to(ROOT).as_posix()
-    _, data, _, training = parse_arguments(*ARGUMENTS[recipe], args=["--config", name, "--dtype", "float32"])
+    types = (ModelArguments, DataArguments, TASK_ARGUMENTS[recipe], TrainingArguments)
+    _, data, _, training = parse_arguments(*types, args=["--config", name, "--dtype", "float32"])
     stem = path.stem.replace("_", "-")
     assert training.output_dir == f"outputs/{recipe}-{stem}"
     assert training.do_train and training.do_eval and training.metric_for_best_model

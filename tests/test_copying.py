@@ -6,9 +6,12 @@ from pathlib import Path
 
 from tests.conftest import ROOT, launch
 
+import pytest
 
-def test_a_copied_recipe_runs_outside_the_repository(tmp_path):
-    copy = shutil.copytree(ROOT / "recipes" / "ner", tmp_path / "my_ner")
+
+@pytest.mark.parametrize("recipe", ["ner", "qa", "sentiment"])
+def test_a_copied_recipe_runs_outside_the_repository(recipe, tmp_path):
+    copy = shutil.copytree(ROOT / "recipes" / recipe, tmp_path / f"my_{recipe}")
     accelerate = Path(sys.executable).with_name("accelerate")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -17,5 +20,5 @@ def test_a_copied_recipe_runs_outside_the_repository(tmp_path):
     command += ["--eval_strategy", "no", "--load_best_model_at_end", "false"]
     run = launch([str(word) for word in command], cwd=elsewhere)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert (elsewhere / "outputs" / "ner-demo" / "metrics.json").is_file()
-    assert f"report       {Path('outputs/ner-demo/report.html')}" in run.stdout
+    assert (elsewhere / "outputs" / f"{recipe}-demo" / "metrics.json").is_file()
+    assert f"report       {Path(f'outputs/{recipe}-demo/report.html')}" in run.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 from common.arguments import TrainingArguments
 from common.errors import UserError
 from common.training import prepare_run
-from tests.conftest import ROOT, SAMPLE, launch, read_jsonl, write_jsonl
+from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_jsonl, write_jsonl
 
 import pytest
 
@@ -75,6 +75,39 @@ def test_accumulation_in_two_processes_gives_the_same_losses(encoder, tmp_path):
     flags = ("--gradient_accumulation_steps", "4", "--max_steps", "6")
     _, shared_losses, _ = train(encoder, tmp_path / "two", "multi_cpu.yaml", 2, *flags)
     assert shared_losses == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "metric", "flags"),
+    [
+        ("sentiment", "f1_macro", ["--class_weights", "auto", "--focal_gamma", "2"]),
+        ("qa", "f1", ["--max_seq_length", "128", "--doc_stride", "32"]),
+    ],
+)
+def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder, tmp_path):
+    """Upstream's QA: the second process dies with KeyError eval_f1. 37 rows do not divide by 2."""
+    runs = []
+    for config, rows in (("cpu.yaml", 16), ("multi_cpu.yaml", 8)):
+        output = tmp_path / config
+        command = [
+            ACCELERATE, "launch", "--config_file", str(ROOT / "accelerate_configs" / config),
+            str(ROOT / "recipes" / recipe / "run.py"), "--model_name_or_path", str(encoder),
+            *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
+            "--learning_rate", "2e-3", "--per_device_train_batch_size", str(rows), "--max_steps", "12",
+            "--logging_steps", "1", "--max_train_samples", "192", "--max_eval_samples", "37", "--eval_strategy",
+            "steps", "--save_strategy", "steps", "--eval_steps", "4", "--save_steps", "4", "--load_best_model_at_end",
+            "--metric_for_best_model", metric, "--output_dir", str(output), *flags,
+        ]  # fmt: skip
+        run = launch(command)
+        assert run.returncode == 0, run.stderr[-3000:]
+        with (output / "history.csv").open(newline="") as file:
+            losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+        metrics = json.loads((output / "metrics.json").read_text())
+        runs.append((losses, metrics["validation_loss"], metrics[f"validation_{metric}"]))
+        assert len(read_jsonl(output / "predictions_validation.jsonl")) == 37
+    assert len(runs[0][0]) == 12
+    for one, two in zip(*runs, strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_processes_that_do_not_train_together_are_refused(tmp_path, monkeypatch):

@@ -6,16 +6,17 @@ import shlex
 from common.arguments import DataArguments, ModelArguments, TrainingArguments
 from common.fields import list_names
 from recipes.ner import run as ner
+from recipes.qa import run as qa
+from recipes.sentiment import run as sentiment
 from tests.conftest import ROOT
 
 import pytest
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "recipes").rglob("*.md"))]
 DOCUMENTS += [*sorted((ROOT / "recipes").rglob("run.py")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
-FLAGS = {
-    name for owner in (ModelArguments, DataArguments, ner.NerArguments, TrainingArguments) for name in list_names(owner)
-}
-FLAGS |= {"config", "config_file", "help", "help_all", "print_config", "num_processes"}
+TASK_ARGUMENTS = {"ner": ner.NerArguments, "qa": qa.QaArguments, "sentiment": sentiment.SentimentArguments}
+SHARED_FLAGS = {name for owner in (ModelArguments, DataArguments, TrainingArguments) for name in list_names(owner)}
+SHARED_FLAGS |= {"config", "config_file", "help", "help_all", "print_config", "num_processes"}
 COMMANDS = [
     (document, command.replace("\\\n", " ").strip())
     for document in DOCUMENTS
@@ -26,7 +27,7 @@ COMMANDS = [
 
 
 def test_commands_are_found():
-    assert len(COMMANDS) >= 8
+    assert len(COMMANDS) >= 24
     assert {document.name for document, _ in COMMANDS} >= {"README.md", "run.py"}
 
 
@@ -35,9 +36,11 @@ def test_the_files_and_flags_of_a_command_exist(document, command):
     words = shlex.split(command, comments=True)
     script = next(word for word in words if word.endswith("run.py"))
     assert (ROOT / script).is_file() or script.startswith("my_"), command
+    recipe = script.split("/")[-2].removeprefix("my_")
+    flags = SHARED_FLAGS | set(list_names(TASK_ARGUMENTS[recipe]))
     for flag, value in zip(words, [*words[1:], ""], strict=True):
         if flag.startswith("--"):
-            assert flag[2:].split("=")[0] in FLAGS, f"{document.name}: {flag} in: {command}"
+            assert flag[2:].split("=")[0] in flags, f"{document.name}: {flag} in: {command}"
         if flag in ("--config", "--config_file") and not value.startswith(("my_", "outputs/")):
             assert (ROOT / value).is_file(), command
 

@@ -4,7 +4,7 @@ import csv
 import json
 
 from common.tagging import find_entities
-from tests.conftest import read_jsonl, run_ner
+from tests.conftest import read_jsonl, run_ner, run_recipe
 
 import pytest
 
@@ -12,6 +12,8 @@ pytestmark = pytest.mark.real
 # Upstream's run_ner.py (transformers 5.8, run on 5.23) with the same model, data and settings: validation F1 of the
 # seeds 42, 43 and 44, see the README.
 UPSTREAM_WNUT17 = (0.5682, 0.5758, 0.5697)
+UPSTREAM_SST2 = (0.844,)
+SPLITS = ("train", "validation", "test")
 
 
 def test_wnut17_with_minilm_is_not_below_upstream(real_data, minilm, tmp_path):
@@ -49,6 +51,51 @@ def test_cluener_from_scratch_learns(real_data, tmp_path):
     assert sum(value for name, value in metrics.items() if name.startswith("validation_support_")) == 2962
 
 
+def list_data_flags(data, *splits: str) -> list[object]:
+    return [part for split in splits for part in (f"--{split}_file", data / f"{split}.jsonl")]
+
+
+def test_sst2_with_minilm_is_not_below_upstream(real_data, minilm, tmp_path):
+    run = run_recipe(
+        "sentiment", "--model_name_or_path", minilm, *list_data_flags(real_data / "sentiment" / "sst2", *SPLITS),
+        "--do_train", "--do_eval", "--do_predict", "--num_train_epochs", "1", "--learning_rate", "5e-5",
+        "--per_device_train_batch_size", "32", "--per_device_eval_batch_size", "64", "--max_seq_length", "128",
+        "--save_strategy", "no", "--seed", "42", "--output_dir", tmp_path / "out", timeout=3000,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["validation_accuracy"] >= min(UPSTREAM_SST2) - 0.005
+    assert metrics["test_support_negative"] + metrics["test_support_positive"] == 1821
+
+
+def test_chnsenticorp_from_scratch_learns(real_data, tmp_path):
+    run = run_recipe(
+        "sentiment", "--from_scratch", "encoder_tiny", "--language", "zh",
+        *list_data_flags(real_data / "sentiment" / "chnsenticorp_htl", "train", "validation"),
+        "--do_train", "--do_eval", "--num_train_epochs", "2", "--learning_rate", "1e-3", "--warmup_steps", "0.1",
+        "--max_seq_length", "128", "--per_device_train_batch_size", "32", "--save_strategy", "no",
+        "--output_dir", tmp_path / "out", timeout=3000,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["validation_accuracy"] > 0.75, "always positive: 0.686"
+    assert metrics["validation_mcc"] > 0.4
+
+
+def test_cmrc_from_scratch_learns(real_data, tmp_path):
+    run = run_recipe(
+        "qa", "--from_scratch", "encoder_tiny", "--language", "zh",
+        *list_data_flags(real_data / "qa" / "cmrc2018", "train", "validation"), "--do_train", "--do_eval",
+        "--num_train_epochs", "4", "--learning_rate", "1e-3", "--warmup_steps", "0.1", "--eval_strategy", "epoch",
+        "--per_device_train_batch_size", "16", "--save_strategy", "no", "--output_dir", tmp_path / "out", timeout=3000,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    with (tmp_path / "out" / "history.csv").open(newline="") as file:
+        losses = [float(row["eval_loss"]) for row in csv.DictReader(file) if row["eval_loss"]]
+    assert len(losses) == 4 and losses[-1] < losses[0]
+    assert len(read_jsonl(tmp_path / "out" / "predictions_validation.jsonl")) == 383
+
+
 def test_every_real_set_is_read_without_complaint(real_data, minilm, tmp_path):
     for name, rows in (("wnut17", 1287), ("cluener", 1343)):
         data = real_data / "ner" / name
@@ -58,3 +105,16 @@ def test_every_real_set_is_read_without_complaint(real_data, minilm, tmp_path):
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
         assert f"validation {rows:,} rows" in run.stdout
+
+
+@pytest.mark.parametrize("name", ["qa/squad_v1", "qa/squad_v2", "qa/cmrc2018", "sentiment/sst2"])
+def test_every_real_row_of_the_other_recipes_is_read(name, real_data, minilm, tmp_path):
+    data = real_data / name
+    rows = len(read_jsonl(data / "test.jsonl"))
+    run = run_recipe(
+        name.split("/")[0], "--model_name_or_path", minilm, "--train_file", data / "train.jsonl", "--validation_file",
+        data / "test.jsonl", "--do_train", "--do_eval", "--dry_run", "--output_dir", tmp_path / "out",
+        "--per_device_eval_batch_size", "8",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert f"validation {rows:,} rows" in run.stdout
