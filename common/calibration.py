@@ -26,9 +26,9 @@ class Calibration:
         return (scaled.softmax(-1) if self.thresholds is None else scaled.sigmoid()).numpy()
 
 
-def read_calibration(config, num_classes: int, is_multi_label: bool) -> Calibration:
-    """What the model was saved with; without that temperature 1 and thresholds of 0.5."""
-    saved = getattr(config, "calibration", None)
+def read_calibration(config, num_classes: int, is_multi_label: bool, do_train: bool = False) -> Calibration:
+    """What the model was saved with; without that, and for a model that is trained on, temperature 1 and 0.5."""
+    saved = None if do_train else getattr(config, "calibration", None)
     if saved is not None and len(saved["thresholds"] or ()) == (num_classes if is_multi_label else 0):
         return Calibration(**saved)
     return Calibration(thresholds=[0.5] * num_classes if is_multi_label else None)

@@ -13,7 +13,10 @@ matplotlib.use("Agg")  # no screen
 import matplotlib.pyplot as plt
 
 # Names of labels and texts may be Chinese: the first of these that is installed draws them.
-plt.rcParams["font.sans-serif"] = ["Noto Sans CJK SC", "WenQuanYi Zen Hei", "SimHei", "PingFang SC", "DejaVu Sans"]
+plt.rcParams["font.sans-serif"] = [
+    "Noto Sans CJK SC", "Noto Sans SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "SimHei", "Microsoft YaHei",
+    "PingFang SC", "PingFang HK", "Hiragino Sans GB", "DejaVu Sans",
+]  # fmt: skip
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})
 matplotlib.set_loglevel("error")  # one warning for each font of the list that is not installed
 MOST_CONFUSED = 20  # labels that a confusion matrix has room for
@@ -83,6 +86,8 @@ def _save(figure, path: Path) -> list[Path]:
         figure.tight_layout()
         figure.savefig(path, dpi=130)
     if any("missing from font" in str(warning.message) for warning in caught):
-        say(f"{path.name}: no installed font has all its characters; install Noto Sans CJK to see them.")
+        # matplotlib lists the fonts once, and does not see those that are installed later.
+        cache = matplotlib.get_cachedir()
+        say(f"{path.name}: no known font has all its characters; install Noto Sans CJK and delete {cache}/fontlist*.")
     plt.close(figure)
     return [path]

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.real
 # Upstream's run_ner.py (transformers 5.8, run on 5.23) with the same model, data and settings: validation F1 of the
 # seeds 42, 43 and 44, see the README.
 UPSTREAM_WNUT17 = (0.5682, 0.5758, 0.5697)
-UPSTREAM_SST2 = (0.844,)
+# Upstream's run_classification.py in the same way, validation accuracy of the seeds 42, 43 and 44.
+UPSTREAM_SST2 = (0.8578, 0.8544, 0.8555)
 SPLITS = ("train", "validation", "test")
 
 
@@ -82,18 +83,20 @@ def test_chnsenticorp_from_scratch_learns(real_data, tmp_path):
     assert metrics["validation_mcc"] > 0.4
 
 
-def test_cmrc_from_scratch_learns(real_data, tmp_path):
-    run = run_recipe(
-        "qa", "--from_scratch", "encoder_tiny", "--language", "zh",
-        *list_data_flags(real_data / "qa" / "cmrc2018", "train", "validation"), "--do_train", "--do_eval",
-        "--num_train_epochs", "4", "--learning_rate", "1e-3", "--warmup_steps", "0.1", "--eval_strategy", "epoch",
-        "--per_device_train_batch_size", "16", "--save_strategy", "no", "--output_dir", tmp_path / "out", timeout=3000,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    with (tmp_path / "out" / "history.csv").open(newline="") as file:
-        losses = [float(row["eval_loss"]) for row in csv.DictReader(file) if row["eval_loss"]]
-    assert len(losses) == 4 and losses[-1] < losses[0]
-    assert len(read_jsonl(tmp_path / "out" / "predictions_validation.jsonl")) == 383
+def test_cmrc_from_scratch_learns_a_little(real_data, tmp_path):
+    """Far from a good score: 1,791 questions are few. But more than a model that has not been trained."""
+    f1 = []
+    for name, flags in (("untrained", ["--max_steps", "1"]), ("trained", ["--num_train_epochs", "2"])):
+        run = run_recipe(
+            "qa", "--from_scratch", "encoder_tiny", "--language", "zh",
+            *list_data_flags(real_data / "qa" / "cmrc2018", "train", "validation"), "--do_train", "--do_eval",
+            "--learning_rate", "1e-3", "--warmup_steps", "0.1", "--per_device_train_batch_size", "16", *flags,
+            "--save_strategy", "no", "--output_dir", tmp_path / name, timeout=3000,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        f1.append(json.loads((tmp_path / name / "metrics.json").read_text())["validation_f1"])
+        assert len(read_jsonl(tmp_path / name / "predictions_validation.jsonl")) == 383
+    assert f1[1] > 1.5 * f1[0], f1
 
 
 def test_every_real_set_is_read_without_complaint(real_data, minilm, tmp_path):

@@ -137,7 +137,7 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
     weights = choose_class_weights(sentiment_args.class_weights, windows, label_names, is_multi_label)
     loss_class = BinaryCrossEntropy if is_multi_label else CrossEntropy
     loss = loss_class(training_args.label_smoothing_factor, weights, sentiment_args.focal_gamma)
-    calibration = read_calibration(config, len(label_names), is_multi_label)
+    calibration = read_calibration(config, len(label_names), is_multi_label, training_args.do_train)
     score = partial(
         score_windows,
         windows=windows.get("validation"),

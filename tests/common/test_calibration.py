@@ -176,3 +176,9 @@ def test_without_a_calibration_that_fits_nothing_is_changed(config):
 def test_thresholds_of_a_multi_label_model_do_not_hold_for_one_class_a_row():
     config = SimpleNamespace(calibration={"temperature": 3.0, "thresholds": [0.2, 0.3]})
     assert read_calibration(config, 2, False) == Calibration()
+
+
+def test_a_model_that_is_trained_on_begins_without_its_old_calibration():
+    config = BertConfig(calibration={"temperature": 3.0, "thresholds": [0.2, 0.3]})
+    assert read_calibration(config, 2, True).thresholds == [0.2, 0.3]
+    assert read_calibration(config, 2, True, do_train=True) == Calibration(1.0, [0.5, 0.5])
