@@ -291,7 +291,7 @@ def test_windows_lose_no_entity_and_predict_every_word(result, tmp_path):
 
 def test_the_loss_options_train(encoder, tmp_path):
     for number, flags in enumerate(
-        (["--class_weights", "balanced", "--focal_gamma", "2"], ["--label_smoothing_factor", "0.1"])
+        (["--class_weights", "auto", "--focal_gamma", "2"], ["--label_smoothing_factor", "0.1"])
     ):
         scores = run_main(
             "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval", *flags,
