@@ -134,8 +134,9 @@ def describe_windows(windows: DatasetDict, questions: DatasetDict, max_length: i
         found = set(table["question_index"][holds_answer].tolist())
         starts = questions[split]["answer_starts"]
         counts["more"] += len(rows) - len(starts)
-        counts["unlocated"] += sum(bool(places) and max(places) < 0 for places in starts)
-        counts["lost"] += sum(bool(places) and places[0] >= 0 and row not in found for row, places in enumerate(starts))
+        answered = {row: max(places) for row, places in enumerate(starts) if places}
+        counts["unlocated"] += sum(place < 0 for place in answered.values())
+        counts["lost"] += sum(place >= 0 and row not in found for row, place in answered.items())
         counts["cut"] += len(set(table["question_index"][table["question_is_cut"]].tolist()))
     return (
         f"up to {max_length} pieces, {counts['more']:,} more than questions; {counts['lost']} answers fit into no "

@@ -356,3 +356,13 @@ def test_nothing_is_lost_where_every_question_has_one_window_with_its_answer():
         "up to 64 pieces, 0 more than questions; 0 answers fit into no window, 0 are not in their context, "
         "0 questions are cut"
     )
+
+
+def test_an_answer_whose_second_text_has_a_place_is_lost_where_no_window_holds_it():
+    """The first text stands nowhere in the context: the recipe trains on the second one."""
+    windows = DatasetDict({"train": build_windows([(0, [0, 0], False)])})
+    questions = DatasetDict({"train": Dataset.from_dict({"answer_starts": [[-1, 70]]})})
+    assert describe_windows(windows, questions, 64) == (
+        "up to 64 pieces, 0 more than questions; 1 answers fit into no window, 0 are not in their context, "
+        "0 questions are cut"
+    )
