@@ -22,45 +22,30 @@ def option(default, description: str):
 class ModelArguments:
     """Which model is trained, and which of its weights."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id (namespace/name) or local directory of the pretrained model."}
+    model_name_or_path: str | None = option(None, "Hub id (namespace/name) or local directory of the pretrained model.")
+    from_scratch: str | None = option(
+        None, "Instead of a pretrained model: a new one of this size (encoder_tiny, encoder_small)."
     )
-    from_scratch: str | None = field(
-        default=None,
-        metadata={"help": "Instead of a pretrained model: a new one of this size (encoder_tiny, encoder_small)."},
+    vocab_size: int = option(8000, "With from_scratch: most pieces that the tokenizer learns from the texts.")
+    tokenizer_name_or_path: str | None = option(None, "Tokenizer, where it is not the one of model_name_or_path.")
+    model_revision: str = option("main", "Branch, tag or commit of the model on the hub.")
+    cache_dir: str | None = option(None, "Where downloads are kept instead of HF_HOME.")
+    trust_remote_code: bool = option(False, "Run Python code that the model's repository brings. Read it first.")
+    allow_pickle: bool = option(
+        False, "Load pytorch_model.bin where there is no model.safetensors. A pickle can run code."
     )
-    vocab_size: int = field(
-        default=8000,
-        metadata={"help": "With from_scratch: most pieces that the tokenizer learns from the texts."},
+    attn_implementation: str | None = option(
+        None, "Attention: sdpa, eager, flash_attention_2. Default: the model's choice."
     )
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "Tokenizer, where it is not the one of model_name_or_path."}
+    freeze_layers: int = option(0, "Freeze the embeddings and this many of the lowest layers (0: train everything).")
+    use_peft: bool = option(False, "Train a LoRA adapter and the head, not all weights.")
+    lora_r: int = option(16, "Rank of the LoRA matrices.")
+    lora_alpha: int = option(32, "The LoRA update is multiplied by lora_alpha / lora_r.")
+    lora_dropout: float = option(0.05, "Dropout on the input of the LoRA matrices.")
+    lora_target_modules: list[str] | None = option(
+        None, "Layers that get a LoRA matrix. Default: PEFT's choice for the architecture."
     )
-    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the hub."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept instead of HF_HOME."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run Python code that the model's repository brings. Read it first."}
-    )
-    allow_pickle: bool = field(
-        default=False,
-        metadata={"help": "Load pytorch_model.bin where there is no model.safetensors. A pickle can run code."},
-    )
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "Attention: sdpa, eager, flash_attention_2. Default: the model's choice."}
-    )
-    freeze_layers: int = field(
-        default=0, metadata={"help": "Freeze the embeddings and this many of the lowest layers (0: train everything)."}
-    )
-    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter and the head, not all weights."})
-    lora_r: int = field(default=16, metadata={"help": "Rank of the LoRA matrices."})
-    lora_alpha: int = field(default=32, metadata={"help": "The LoRA update is multiplied by lora_alpha / lora_r."})
-    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout on the input of the LoRA matrices."})
-    lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Layers that get a LoRA matrix. Default: PEFT's choice for the architecture."}
-    )
-    load_in_4bit: bool = field(
-        default=False, metadata={"help": "Keep the frozen weights in 4 bits (QLoRA). Needs use_peft."}
-    )
+    load_in_4bit: bool = option(False, "Keep the frozen weights in 4 bits (QLoRA). Needs use_peft.")
 
     def __post_init__(self):
         if self.model_name_or_path and self.from_scratch:
@@ -79,31 +64,25 @@ class ModelArguments:
 class DataArguments:
     """Where the rows come from: a hub dataset, or local files (json, jsonl, csv, tsv, parquet, conll)."""
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Hub id (namespace/name) of the dataset, or a local directory of data files."}
+    dataset_name: str | None = option(
+        None, "Hub id (namespace/name) of the dataset, or a local directory of data files."
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the hub dataset."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the hub dataset."})
-    train_split: str = field(default="train", metadata={"help": "Name of the hub dataset's training split."})
-    validation_split: str = field(default="validation", metadata={"help": "Name of its validation split."})
-    test_split: str = field(default="test", metadata={"help": "Name of its test split."})
-    train_file: list[str] | None = field(default=None, metadata={"help": "Training files or globs."})
-    validation_file: list[str] | None = field(default=None, metadata={"help": "Validation files or globs."})
-    test_file: list[str] | None = field(
-        default=None, metadata={"help": "Files or globs to predict; labels are optional in them."}
+    dataset_config_name: str | None = option(None, "Configuration of the hub dataset.")
+    dataset_revision: str | None = option(None, "Branch, tag or commit of the hub dataset.")
+    train_split: str = option("train", "Name of the hub dataset's training split.")
+    validation_split: str = option("validation", "Name of its validation split.")
+    test_split: str = option("test", "Name of its test split.")
+    train_file: list[str] | None = option(None, "Training files or globs.")
+    validation_file: list[str] | None = option(None, "Validation files or globs.")
+    test_file: list[str] | None = option(None, "Files or globs to predict; labels are optional in them.")
+    validation_split_percentage: float = option(
+        10.0, "Percent of the training rows taken for validation where there is no split."
     )
-    validation_split_percentage: float = field(
-        default=10.0, metadata={"help": "Percent of the training rows taken for validation where there is no split."}
-    )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use only the first N training rows."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Use only the first N validation rows."})
-    max_predict_samples: int | None = field(default=None, metadata={"help": "Use only the first N test rows."})
-    preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that tokenize. Default: one."}
-    )
-    language: str | None = field(
-        default=None, metadata={"help": "Language code of the texts (en, zh, ...), kept in recipe.json and the card."}
-    )
+    max_train_samples: int | None = option(None, "Use only the first N training rows.")
+    max_eval_samples: int | None = option(None, "Use only the first N validation rows.")
+    max_predict_samples: int | None = option(None, "Use only the first N test rows.")
+    preprocessing_num_workers: int | None = option(None, "Processes that tokenize. Default: one.")
+    language: str | None = option(None, "Language code of the texts (en, zh, ...), kept in recipe.json and the card.")
 
     def __post_init__(self):
         if self.dataset_name and (self.train_file or self.validation_file):
@@ -123,30 +102,23 @@ class DataArguments:
 class RunArguments:
     """What this project adds to Hugging Face's TrainingArguments, and the defaults that it turns round."""
 
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
-        default="auto",
-        metadata={
-            "help": "What the model computes in: auto (bfloat16 where the hardware has it, else float32), float32, "
-            "bfloat16 or float16. Trained weights are kept in float32 whatever the checkpoint was saved in."
-        },
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto",
+        "What the model computes in: auto (bfloat16 where the hardware has it, else float32), float32, "
+        "bfloat16 or float16. Trained weights are kept in float32 whatever the checkpoint was saved in.",
     )
-    resume_from_checkpoint: str = field(
-        default="auto",
-        metadata={
-            "help": "auto: go on from the newest whole checkpoint in output_dir, or start; "
-            "never: start at step 0; or the path of a checkpoint."
-        },
+    resume_from_checkpoint: str = option(
+        "auto",
+        "auto: go on from the newest whole checkpoint in output_dir, or start; "
+        "never: start at step 0; or the path of a checkpoint.",
     )
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Stop after the start screen, one training step, one evaluation batch, a save and a reload."},
+    dry_run: bool = option(
+        False, "Stop after the start screen, one training step, one evaluation batch, a save and a reload."
     )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after this many evaluations without a better metric_for_best_model."}
+    early_stopping_patience: int | None = option(
+        None, "Stop after this many evaluations without a better metric_for_best_model."
     )
-    early_stopping_threshold: float = field(
-        default=0.0, metadata={"help": "How much better an evaluation must be to count for early stopping."}
-    )
+    early_stopping_threshold: float = option(0.0, "How much better an evaluation must be to count for early stopping.")
     train_sampling_strategy: str = field(
         default="random",
         metadata={
@@ -156,15 +128,15 @@ class RunArguments:
         },
     )
     # Hugging Face's default replaces a NaN loss by the running average in every log, so a broken run looks healthy.
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN and infinite losses in the logs."})
+    logging_nan_inf_filter: bool = option(False, "Hide NaN and infinite losses in the logs.")
     # Without it the patience of early stopping starts again at every resume.
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "Restore the state of the callbacks when a run is resumed."}
+    restore_callback_states_from_checkpoint: bool = option(
+        True, "Restore the state of the callbacks when a run is resumed."
     )
 
     # Hugging Face's default searches the graph for them at every step; no model of these recipes has any.
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Let parameters be without gradient where several processes train."}
+    ddp_find_unused_parameters: bool | None = option(
+        False, "Let parameters be without gradient where several processes train."
     )
 
     def __post_init__(self):

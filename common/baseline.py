@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from common.calibration import Calibration
+from common.calibration import make_default_calibration
 from common.classification import make_labels, score_rows
 from common.console import say
 
@@ -17,7 +17,7 @@ CERTAIN = 30.0  # a logit beyond doubt
 
 
 def score_linear_baseline(
-    splits: DatasetDict, label_names: Sequence[str], is_multi_label: bool, class_weight: str | None, seed: int, loss
+    splits: DatasetDict, label_names: Sequence[str], is_multi_label: bool, class_weight: str | None, loss
 ) -> dict[str, dict[str, float]]:
     """The scores of logistic regression over TF-IDF, for each split but train; {} without training rows.
 
@@ -40,10 +40,10 @@ def score_linear_baseline(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True, max_features=200_000),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True, max_features=200_000),
     )
-    regression = LogisticRegression(C=10.0, max_iter=1000, class_weight=class_weight, random_state=seed)
+    regression = LogisticRegression(C=10.0, max_iter=1000, class_weight=class_weight)
     model = make_pipeline(features, OneVsRestClassifier(regression) if is_multi_label else regression)
     model.fit(_join_pairs(splits["train"]), labels)
-    calibration = Calibration(thresholds=[0.5] * len(label_names) if is_multi_label else None)
+    calibration = make_default_calibration(len(label_names), is_multi_label)
     scores = {}
     for split, rows in splits.items():
         if split != "train":

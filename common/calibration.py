@@ -26,12 +26,17 @@ class Calibration:
         return (scaled.softmax(-1) if self.thresholds is None else scaled.sigmoid()).numpy()
 
 
+def make_default_calibration(num_classes: int, is_multi_label: bool) -> Calibration:
+    """Temperature 1 and, for a multi-label model, thresholds of 0.5."""
+    return Calibration(thresholds=[0.5] * num_classes if is_multi_label else None)
+
+
 def read_calibration(config, num_classes: int, is_multi_label: bool, do_train: bool = False) -> Calibration:
-    """What the model was saved with; without that, and for a model that is trained on, temperature 1 and 0.5."""
+    """What the model was saved with; without that, and for a model that is trained on, the default."""
     saved = None if do_train else getattr(config, "calibration", None)
     if saved is not None and len(saved["thresholds"] or ()) == (num_classes if is_multi_label else 0):
         return Calibration(**saved)
-    return Calibration(thresholds=[0.5] * num_classes if is_multi_label else None)
+    return make_default_calibration(num_classes, is_multi_label)
 
 
 def save_calibration(calibration: Calibration, config) -> None:
@@ -46,8 +51,9 @@ def tune_calibration(logits: np.ndarray, labels: np.ndarray, is_multi_label: boo
     """
     labelled = labels != IGNORED if labels.ndim == 1 else labels[:, 0] != IGNORED
     scores, gold = torch.from_numpy(logits[labelled]).double(), torch.from_numpy(labels[labelled])
+    calibration = make_default_calibration(logits.shape[1], is_multi_label)
     if len(gold) == 0:
-        return Calibration(thresholds=[0.5] * logits.shape[1] if is_multi_label else None)
+        return calibration
 
     def measure(log_temperature: float) -> float:
         scaled = scores / np.exp(log_temperature)
@@ -56,7 +62,7 @@ def tune_calibration(logits: np.ndarray, labels: np.ndarray, is_multi_label: boo
         return F.cross_entropy(scaled, gold.long()).item()
 
     found = minimize_scalar(measure, bounds=np.log(TEMPERATURES), method="bounded")
-    calibration = Calibration(float(np.exp(found.x)), [0.5] * logits.shape[1] if is_multi_label else None)
+    calibration.temperature = float(np.exp(found.x))
     if is_multi_label:
         probabilities = calibration.compute_probabilities(logits[labelled])
         columns = zip(probabilities.T, labels[labelled].T, strict=True)

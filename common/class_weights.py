@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.json_rows import parse_line
+from common.lines import name_some
 from common.losses import IGNORED
 
 import numpy as np
@@ -36,8 +37,9 @@ def choose_class_weights(
                 f"class_weights {' '.join(choice)}: give none, auto, {len(label_names)} numbers, or a .json file."
             ) from None
     if len(weights) != len(label_names):
-        shown = ", ".join(label_names[:6]) + (", ..." if len(label_names) > 6 else "")
-        raise UserError(f"class_weights has {len(weights)} numbers for {len(label_names)} labels ({shown}).")
+        raise UserError(
+            f"class_weights has {len(weights)} numbers for {len(label_names)} labels ({name_some(label_names)})."
+        )
     if not all(np.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
         raise UserError(f"class_weights {weights}: weights are numbers from 0 up, not all of them 0.")
     return torch.tensor(weights, dtype=torch.float32)

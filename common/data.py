@@ -99,6 +99,15 @@ def load_splits(
     return datasets.DatasetDict({split: read[split].dataset for split in splits})
 
 
+def map_splits(
+    splits: datasets.DatasetDict, function: Callable, num_proc: int | None = None, **arguments
+) -> datasets.DatasetDict:
+    """What `map_rows` makes of each split, with the same arguments."""
+    return datasets.DatasetDict(
+        {split: map_rows(rows, function, num_proc, **arguments) for split, rows in splits.items()}
+    )
+
+
 def map_rows(rows: datasets.Dataset, function: Callable, num_proc: int | None = None, **arguments) -> datasets.Dataset:
     """What `function(batch of rows, their numbers, **arguments)` returns; none of the rows' own columns is kept."""
     return rows.map(

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.console import say
-from common.data import RowError
+from common.data import UNLABELLED, RowError
 from common.errors import UserError
-from common.lines import refuse_rows
+from common.lines import name_some, refuse_rows
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 MANY_LABELS = 100  # more than this are said to be many
-UNLABELLED = (None, -1, "-1", "")  # what files write where a row has no label
+SHOWN_LABELS = 12  # at the start of a run
 
 
 @dataclass
@@ -26,13 +26,14 @@ class LabelReader:
 
     separator: str | None = None
     kind: str | None = field(default=None, init=False)
+    is_multi_label: bool = field(default=False, init=False)  # whether the labels that were read came in lists
 
     def read(self, value) -> list[str] | None:
         """The names (numbers as texts), None where the row has no label; RowError for what is no label."""
         value = value.strip() if isinstance(value, str) else value
         if value == "" and self.separator is not None:
             return []
-        if not isinstance(value, list) and value in UNLABELLED:
+        if value is None or value in UNLABELLED:
             return None
         is_list = isinstance(value, list) or self.separator is not None
         if isinstance(value, str) and self.separator is not None:
@@ -43,6 +44,7 @@ class LabelReader:
                 raise RowError(f"label: {str(label)[:60]!r} is no label; write a text or a whole number")
             kind = {bool: "true or false", int: "a number"}.get(type(label), "a text")
             self._check_kind(f"a list of labels, each {kind}" if is_list else kind, label)
+            self.is_multi_label = is_list
         names = [str(label).lower() if isinstance(label, bool) else str(label).strip() for label in labels]
         if len(set(names)) < len(names):
             raise RowError(f"label: {value!r} holds a label twice; write it once")
@@ -52,11 +54,6 @@ class LabelReader:
         self.kind = self.kind or kind
         if kind != self.kind:
             raise RowError(f"label: {label!r} is {kind}, in earlier rows it was {self.kind}; write all labels alike")
-
-    @property
-    def is_multi_label(self) -> bool:
-        """Whether the rows that were read have lists of labels."""
-        return self.kind is not None and self.kind.startswith("a list")
 
 
 def choose_label_names(
@@ -134,26 +131,25 @@ def number_labels(splits: DatasetDict, label_names: list[str], is_multi_label: b
     has_numbers = any(_is_number(name) for name in label_names)
     by_number = {} if has_numbers else {str(index): index for index in range(len(label_names))}
     found = {name for rows in splits.values() for names in rows["labels"] for name in names or ()}
-    numbered = not found.isdisjoint(by_number)
-    if numbered:
-        pairs = ", ".join(f"{index} = {name}" for index, name in enumerate(label_names[:6]))
-        say(f"The labels of the data are numbers: {pairs}{', ...' if len(label_names) > 6 else ''}.")
+    if not found.isdisjoint(by_number):
+        pairs = [f"{index} = {name}" for index, name in enumerate(label_names)]
+        say(f"The labels of the data are numbers: {name_some(pairs)}.")
     known = by_number | ids
-    faults = []
-    for rows in splits.values():
-        for origin, names in zip(rows["origin"], rows["labels"], strict=True):
-            unknown = [name for name in names or () if name not in known]
-            if unknown:
-                shown = ", ".join(label_names[:6]) + (", ..." if len(label_names) > 6 else "")
-                faults.append((origin, f"label {unknown[0]!r} is not one of {shown}; correct it or set class_names"))
-    refuse_rows(faults)
+    labelled = [
+        (origin, names)
+        for rows in splits.values()
+        for origin, names in zip(rows["origin"], rows["labels"], strict=True)
+        if names is not None
+    ]
+    cure = f"is not one of {name_some(label_names)}; correct it or set class_names"
+    unknown = [(origin, [name for name in names if name not in known]) for origin, names in labelled]
+    refuse_rows([(origin, f"label {names[0]!r} {cure}") for origin, names in unknown if names])
     if not is_multi_label:
         refuse_rows(
             [
                 (origin, f"{len(names)} labels, and the model gives one; write one, or train a multi-label model")
-                for rows in splits.values()
-                for origin, names in zip(rows["origin"], rows["labels"], strict=True)
-                if names is not None and len(names) != 1
+                for origin, names in labelled
+                if len(names) != 1
             ]
         )
     numbers = {"label_ids": List(Value("int64"))}  # named, because the first thousand rows may have no label
@@ -194,7 +190,7 @@ def describe_labels(label_names: list[str], rows: Dataset | None, is_multi_label
     else:
         counts = Counter(label for labels in rows["label_ids"] if labels is not None for label in labels)
         order: Sequence[int] = range(len(label_names))
-        if len(label_names) > 12:
+        if len(label_names) > SHOWN_LABELS:
             order = sorted(order, key=lambda label: counts[label])
         shown = [f"{label_names[label]} {counts[label]:,}" for label in order]
-    return f"{len(label_names)}, {kind}: {', '.join(shown[:12])}{', ...' if len(shown) > 12 else ''}"
+    return f"{len(label_names)}, {kind}: {name_some(shown, SHOWN_LABELS)}"

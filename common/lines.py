@@ -2,7 +2,7 @@
 
 import codecs
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -40,6 +40,11 @@ def suggest(name: str, names: Iterable[str]) -> str:
     """' (did you mean "tokens"?)' where one of the names is close to `name`, else nothing."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def name_some(names: Sequence[str], most: int = 6) -> str:
+    """The first names, and ", ..." where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def read_lines(path: Path, complaints: Complaints) -> Iterator[tuple[int, str, bool]]:

@@ -35,8 +35,9 @@ METRIC_TYPES = {"f1_macro": "f1", "mcc": "matthews_correlation"}
 
 def write_model_card(output_dir: Path, outcome, recipe: dict, training_args) -> None:
     """Write the card with the scores of the test split or, without one, of the validation split."""
-    split = "test" if "test" in outcome.list_headline_scores() else "validation"
-    headline = outcome.list_headline_scores().get(split, {})
+    scores_of_splits = outcome.list_headline_scores()
+    split = "test" if "test" in scores_of_splits else "validation"
+    headline = scores_of_splits.get(split, {})
     dataset = recipe["dataset"] if isinstance(recipe["dataset"], str) else "local files"
     is_hub_model = recipe["base_model"].count("/") == 1 and not Path(recipe["base_model"]).exists()
     data = ModelCardData(

@@ -92,17 +92,21 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     plots = []
     if args.do_train:
         write_history(output_dir / "history.csv", trainer.state.log_history)
-        path = output_dir / "plots" / "learning_curve.png"
+        path = _name_plot(output_dir, "learning curve")
         plots += plot_learning_curve(trainer.state.log_history, path, outcome.headline)
     for title, values in outcome.bars.items():
-        plots += plot_bars(title, values, output_dir / "plots" / f"{title.lower().replace(' ', '_')}.png")
+        plots += plot_bars(title, values, _name_plot(output_dir, title))
     for title, (labels, counts) in outcome.matrices.items():
-        plots += plot_confusions(title, labels, counts, output_dir / "plots" / f"{title.lower().replace(' ', '_')}.png")
+        plots += plot_confusions(title, labels, counts, _name_plot(output_dir, title))
     write_report(output_dir / "report.html", outcome, recipe, plots, args)
     if args.do_train:
         write_model_card(output_dir, outcome, recipe, args)
     write_json(output_dir / METRICS_FILE, outcome.metrics)
     say_scores(output_dir, outcome)
+
+
+def _name_plot(output_dir: Path, title: str) -> Path:
+    return output_dir / "plots" / f"{title.lower().replace(' ', '_')}.png"
 
 
 def save_model(trainer, model_args) -> None:

@@ -7,7 +7,22 @@ import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
-class LengthGroupedSampler(torch.utils.data.Sampler):
+class EpochSampler(torch.utils.data.Sampler):
+    """An order of `num_rows` rows that depends on (seed, epoch) alone; `__iter__` is the subclass's."""
+
+    def __init__(self, num_rows: int, seed: int):
+        self.num_rows, self.seed = num_rows, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the training loop at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.num_rows
+
+
+class LengthGroupedSampler(EpochSampler):
     """The order of `train_sampling_strategy: group_by_length`, drawn from (seed, epoch) alone.
 
     Trainer's own sampler draws from the global random state, which no checkpoint holds as it was at the start of an
@@ -16,22 +31,15 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
     """
 
     def __init__(self, lengths: list[int], rows_per_step: int, seed: int):
-        self.lengths, self.rows_per_step, self.seed = lengths, rows_per_step, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self):
-        return len(self.lengths)
+        super().__init__(len(lengths), seed)
+        self.lengths, self.rows_per_step = lengths, rows_per_step
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return iter(get_length_grouped_indices(self.lengths, self.rows_per_step, generator=generator))
 
 
-class BalancedSampler(torch.utils.data.Sampler):
+class BalancedSampler(EpochSampler):
     """As many rows as there are, drawn so that each class comes as often as any other; drawn from (seed, epoch) alone.
 
     A class with fewer rows than its share has all of them, as often as needed; one with more has some of them, others
@@ -39,15 +47,8 @@ class BalancedSampler(torch.utils.data.Sampler):
     """
 
     def __init__(self, labels: Sequence[int], seed: int):
-        self.labels, self.seed = np.asarray(labels), seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self):
-        return len(self.labels)
+        super().__init__(len(labels), seed)
+        self.labels = np.asarray(labels)
 
     def __iter__(self):
         generator = np.random.default_rng((self.seed, self.epoch))

@@ -68,8 +68,9 @@ def rank_answers(predictions, windows: Dataset, questions: Dataset) -> list[dict
     `null_score` is the lowest of the windows (a window without the answer says "no answer" rightly).
     """
     scores, firsts, lasts, null_scores = predictions[:4]
-    starts = _pick(windows, "starts", firsts - _get_column(windows, "context_start")[:, None])
-    ends = _pick(windows, "ends", lasts - _get_column(windows, "context_start")[:, None])
+    context_starts = _get_column(windows, "context_start")[:, None]
+    starts = _pick(windows, "starts", firsts - context_starts)
+    ends = _pick(windows, "ends", lasts - context_starts)
     possible = scores > np.finfo(np.float32).min / 2
     ranked = [{"spans": {}, "null_score": np.inf} for _ in range(len(questions))]
     for row, question in enumerate(_get_column(windows, "question_index")):

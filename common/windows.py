@@ -1,5 +1,6 @@
 """Words to pieces and back: texts longer than the model's input become overlapping windows, and no word is lost."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -101,7 +102,8 @@ def encode_texts(
         return dict(encoded) | {"row": rows, "is_cut": [False] * len(rows)}
     kept = [index for index, row in enumerate(rows) if index == 0 or rows[index - 1] != row]
     windows = {name: [values[index] for index in kept] for name, values in encoded.items()}
-    return windows | {"row": [rows[index] for index in kept], "is_cut": [rows.count(rows[index]) > 1 for index in kept]}
+    pieces = Counter(rows)
+    return windows | {"row": [rows[index] for index in kept], "is_cut": [pieces[rows[index]] > 1 for index in kept]}
 
 
 def list_texts(rows: Dataset) -> Iterator[str]:

@@ -8,10 +8,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+from common.arguments import DataArguments, ModelArguments, TrainingArguments
+from common.command_line import parse_arguments
 from common.from_scratch import train_encoder_tokenizer
 
 import pytest
 import torch
+from matplotlib import image
 from transformers import BertConfig, BertForTokenClassification, BertModel, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[1]
@@ -45,10 +48,32 @@ def run_ner(*flags: object, timeout=600) -> subprocess.CompletedProcess:
     return run_recipe("ner", *flags, timeout=timeout)
 
 
+def run_in_process(recipe, task_arguments: type, *flags: object) -> dict[str, float]:
+    """main() of a recipe's module with these flags, in this process."""
+    types = (ModelArguments, DataArguments, task_arguments, TrainingArguments)
+    return recipe.main(*parse_arguments(*types, args=[str(flag) for flag in flags]))
+
+
+def list_file_flags(folder: Path, *splits: str) -> list[str]:
+    """The flags that name the files of these splits in a folder."""
+    return [text for split in splits for text in (f"--{split}_file", str(folder / f"{split}.jsonl"))]
+
+
 def list_sample_flags(recipe: str, *splits: str) -> list[str]:
     """The flags that name the sample files of these splits."""
-    folder = ROOT / "recipes" / recipe / "sample"
-    return [text for split in splits for text in (f"--{split}_file", str(folder / f"{split}.jsonl"))]
+    return list_file_flags(ROOT / "recipes" / recipe / "sample", *splits)
+
+
+def assert_result_is_complete(directory: Path, plots: list[str]) -> None:
+    """The result directory of a run with validation and test rows holds what it should, and no picture is blank."""
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "README.md", "config.json", "config.yaml", "history.csv", "metrics.json", "model.safetensors", "plots",
+        "predictions_test.jsonl", "predictions_validation.jsonl", "recipe.json", "report.html", "tokenizer.json",
+        "tokenizer_config.json",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (directory / "plots").iterdir()) == plots
+    for path in (directory / "plots").iterdir():
+        assert len({tuple(pixel) for pixel in image.imread(path).reshape(-1, 4)[::50]}) > 3, f"{path} is blank"
 
 
 def assert_refused(run: subprocess.CompletedProcess, message: str, output: Path) -> None:

@@ -5,16 +5,13 @@ import shlex
 
 from common.arguments import DataArguments, ModelArguments, TrainingArguments
 from common.fields import list_names
-from recipes.ner import run as ner
-from recipes.qa import run as qa
-from recipes.sentiment import run as sentiment
 from tests.conftest import ROOT
+from tests.test_configs import TASK_ARGUMENTS
 
 import pytest
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "recipes").rglob("*.md"))]
 DOCUMENTS += [*sorted((ROOT / "recipes").rglob("run.py")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
-TASK_ARGUMENTS = {"ner": ner.NerArguments, "qa": qa.QaArguments, "sentiment": sentiment.SentimentArguments}
 SHARED_FLAGS = {name for owner in (ModelArguments, DataArguments, TrainingArguments) for name in list_names(owner)}
 SHARED_FLAGS |= {"config", "config_file", "help", "help_all", "print_config", "num_processes"}
 COMMANDS = [

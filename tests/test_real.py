@@ -4,7 +4,7 @@ import csv
 import json
 
 from common.tagging import find_entities
-from tests.conftest import read_jsonl, run_ner, run_recipe
+from tests.conftest import list_file_flags, read_jsonl, run_ner, run_recipe
 
 import pytest
 
@@ -52,13 +52,9 @@ def test_cluener_from_scratch_learns(real_data, tmp_path):
     assert sum(value for name, value in metrics.items() if name.startswith("validation_support_")) == 2962
 
 
-def list_data_flags(data, *splits: str) -> list[object]:
-    return [part for split in splits for part in (f"--{split}_file", data / f"{split}.jsonl")]
-
-
 def test_sst2_with_minilm_is_not_below_upstream(real_data, minilm, tmp_path):
     run = run_recipe(
-        "sentiment", "--model_name_or_path", minilm, *list_data_flags(real_data / "sentiment" / "sst2", *SPLITS),
+        "sentiment", "--model_name_or_path", minilm, *list_file_flags(real_data / "sentiment" / "sst2", *SPLITS),
         "--do_train", "--do_eval", "--do_predict", "--num_train_epochs", "1", "--learning_rate", "5e-5",
         "--per_device_train_batch_size", "32", "--per_device_eval_batch_size", "64", "--max_seq_length", "128",
         "--save_strategy", "no", "--seed", "42", "--output_dir", tmp_path / "out", timeout=3000,
@@ -72,7 +68,7 @@ def test_sst2_with_minilm_is_not_below_upstream(real_data, minilm, tmp_path):
 def test_chnsenticorp_from_scratch_learns(real_data, tmp_path):
     run = run_recipe(
         "sentiment", "--from_scratch", "encoder_tiny", "--language", "zh",
-        *list_data_flags(real_data / "sentiment" / "chnsenticorp_htl", "train", "validation"),
+        *list_file_flags(real_data / "sentiment" / "chnsenticorp_htl", "train", "validation"),
         "--do_train", "--do_eval", "--num_train_epochs", "2", "--learning_rate", "1e-3", "--warmup_steps", "0.1",
         "--max_seq_length", "128", "--per_device_train_batch_size", "32", "--save_strategy", "no",
         "--output_dir", tmp_path / "out", timeout=3000,
@@ -89,7 +85,7 @@ def test_cmrc_from_scratch_learns_a_little(real_data, tmp_path):
     for name, flags in (("untrained", ["--max_steps", "1"]), ("trained", ["--num_train_epochs", "2"])):
         run = run_recipe(
             "qa", "--from_scratch", "encoder_tiny", "--language", "zh",
-            *list_data_flags(real_data / "qa" / "cmrc2018", "train", "validation"), "--do_train", "--do_eval",
+            *list_file_flags(real_data / "qa" / "cmrc2018", "train", "validation"), "--do_train", "--do_eval",
             "--learning_rate", "1e-3", "--warmup_steps", "0.1", "--per_device_train_batch_size", "16", *flags,
             "--save_strategy", "no", "--output_dir", tmp_path / name, timeout=3000,
         )  # fmt: skip

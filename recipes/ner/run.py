@@ -18,7 +18,7 @@ from common.arguments import DataArguments, ModelArguments, TrainingArguments, o
 from common.callbacks import make_callbacks
 from common.class_weights import choose_class_weights
 from common.command_line import parse_arguments
-from common.data import RowError, load_splits, map_rows
+from common.data import RowError, load_splits, map_splits
 from common.losses import IGNORED, CrossEntropy
 from common.metrics.entities import EntityMetric
 from common.models import choose_max_length, find_trained_labels, load_config, load_model, load_tokenizer
@@ -30,7 +30,7 @@ from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
 from common.windows import cut_windows, encode_words, find_special_tokens
 
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, Features, List, Value
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
 
 
@@ -149,12 +149,7 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     max_length = choose_max_length(ner_args.max_seq_length, config, tokenizer)
     settings = {"label_ids": config.label2id, "max_length": max_length, "doc_stride": ner_args.doc_stride}
     workers = data_args.preprocessing_num_workers
-    windows = DatasetDict(
-        {
-            split: map_rows(rows, tokenize_and_align, workers, tokenizer=tokenizer, **settings)
-            for split, rows in splits.items()
-        }
-    )
+    windows = map_splits(splits, tokenize_and_align, workers, tokenizer=tokenizer, **settings)
 
     # Training
     weights = choose_class_weights(ner_args.class_weights, windows, label_names)

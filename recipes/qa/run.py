@@ -192,8 +192,7 @@ def main(model_args, data_args, qa_args, training_args) -> dict[str, float]:
                 null_threshold = null_threshold if tuned is None else tuned
             rows = pick_answers(ranked, splits[split], null_threshold, n_best)
             save_predictions(training_args, split, rows)
-            scores = score_answers(rows, language)
-            outcome.add_scores(split, scores and scores | compute_mean_loss(output))
+            outcome.add_scores(split, score_answers(rows, language) | compute_mean_loss(output))
             report_answers(outcome, split, rows, language)
     outcome.facts = {"recipe": "qa", **asdict(qa_args), "max_seq_length": max_length, "null_threshold": null_threshold}
     trainer.model.config.null_threshold = null_threshold

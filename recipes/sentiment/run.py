@@ -21,7 +21,7 @@ from common.callbacks import make_callbacks
 from common.class_weights import choose_class_weights
 from common.classification import list_labels, make_labels, pool_windows, report_classes, score_rows, show_window
 from common.command_line import parse_arguments
-from common.data import load_splits, map_rows, require_text
+from common.data import load_splits, map_splits, require_text
 from common.labels import (
     LabelReader,
     choose_label_names,
@@ -38,7 +38,7 @@ from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
 from common.windows import describe_cut_texts, encode_texts, list_texts
 
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, Features, List, Value
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction
 
 
@@ -129,9 +129,7 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
     settings = {"max_length": max_length, "doc_stride": doc_stride, "num_classes": len(label_names)}
     settings |= {"tokenizer": tokenizer, "is_multi_label": is_multi_label}
     workers = data_args.preprocessing_num_workers
-    windows = DatasetDict(
-        {split: map_rows(rows, tokenize_texts, workers, **settings) for split, rows in splits.items()}
-    )
+    windows = map_splits(splits, tokenize_texts, workers, **settings)
 
     # Training
     weights = choose_class_weights(sentiment_args.class_weights, windows, label_names, is_multi_label)
@@ -181,7 +179,7 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
             report_classes(outcome, split, rows, label_names)
     if sentiment_args.linear_baseline:
         class_weight = None if weights is None else "balanced"
-        baselines = score_linear_baseline(splits, label_names, is_multi_label, class_weight, training_args.seed, loss)
+        baselines = score_linear_baseline(splits, label_names, is_multi_label, class_weight, loss)
         for split, scores in baselines.items():
             outcome.add_baseline(split, scores)
     outcome.facts = {"recipe": "sentiment", "labels": label_names, **asdict(sentiment_args)}

@@ -44,7 +44,7 @@ def score(train, test, names=("bad", "good"), is_multi_label=False, class_weight
     """The scores of the test rows."""
     splits = DatasetDict(train=make_split(train), test=make_split(test))
     loss = loss or (BinaryCrossEntropy() if is_multi_label else CrossEntropy())
-    return score_linear_baseline(splits, names, is_multi_label, class_weight, 0, loss)["test"]
+    return score_linear_baseline(splits, names, is_multi_label, class_weight, loss)["test"]
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_every_split_but_train_is_scored_and_rows_without_label_are_not():
     splits = DatasetDict(
         train=make_split(ENGLISH), validation=make_split([("good", [1]), ("bad", [1])]), test=make_split([("x", None)])
     )
-    scores = score_linear_baseline(splits, ["bad", "good"], False, None, 0, CrossEntropy())
+    scores = score_linear_baseline(splits, ["bad", "good"], False, None, CrossEntropy())
     assert scores.keys() == {"validation", "test"}
     assert scores["validation"]["accuracy"] == 0.5 and scores["test"] == {}
 
 
 def test_without_training_rows_there_is_no_baseline():
     splits = DatasetDict(test=make_split(ENGLISH))
-    assert score_linear_baseline(splits, ["bad", "good"], False, None, 0, CrossEntropy()) == {}
+    assert score_linear_baseline(splits, ["bad", "good"], False, None, CrossEntropy()) == {}
 
 
 def test_the_scores_are_the_same_again():
@@ -101,7 +101,7 @@ def test_a_class_that_training_lacks_is_never_given(numbers):
 def test_training_rows_of_one_class_alone_give_no_baseline(capsys):
     train = make_split([(text, [1]) for text, _ in ENGLISH])
     splits = DatasetDict(train=train, test=make_split([("good", [1]), ("bad", [0])]))
-    assert score_linear_baseline(splits, ("bad", "good"), False, None, 0, CrossEntropy()) == {}
+    assert score_linear_baseline(splits, ("bad", "good"), False, None, CrossEntropy()) == {}
     assert capsys.readouterr().out == "No linear baseline: the training rows have one class only.\n"
 
 

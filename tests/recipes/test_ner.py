@@ -4,17 +4,24 @@ import csv
 import json
 import math
 
-from common.arguments import DataArguments, ModelArguments, TrainingArguments
-from common.command_line import parse_arguments
 from common.data import RowError
 from common.errors import UserError
 from common.tagging import find_entities
 from recipes.ner import run as ner
-from tests.conftest import ROOT, SAMPLE, assert_refused, read_jsonl, run_ner, write_jsonl
+from tests.conftest import (
+    ROOT,
+    SAMPLE,
+    assert_refused,
+    assert_result_is_complete,
+    list_sample_flags,
+    read_jsonl,
+    run_in_process,
+    run_ner,
+    write_jsonl,
+)
 
 import pytest
 import torch
-from matplotlib import image
 from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification, AutoTokenizer, BertForTokenClassification, pipeline
 
@@ -22,13 +29,8 @@ FLAGS = ["--dtype", "float32", "--report_to", "none", "--max_steps", "2", "--log
 
 
 def run_main(*flags: object) -> dict[str, float]:
-    """The recipe's main() with these flags, in this process."""
-    arguments = (ModelArguments, DataArguments, ner.NerArguments, TrainingArguments)
-    return ner.main(*parse_arguments(*arguments, args=[str(flag) for flag in (*FLAGS, *flags)]))
-
-
-def list_data_flags(*splits: str) -> list[str]:
-    return [text for split in splits for text in (f"--{split}_file", str(SAMPLE / f"{split}.jsonl"))]
+    """The recipe with these flags, in this process."""
+    return run_in_process(ner, ner.NerArguments, *FLAGS, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,8 @@ def result(encoder, tmp_path_factory):
     """The result directory of a short run on the sample, and the scores it returned."""
     directory = tmp_path_factory.mktemp("ner") / "result"
     scores = run_main(
-        "--model_name_or_path", encoder, *list_data_flags("train", "validation", "test"), "--do_train", "--do_eval",
+        "--model_name_or_path", encoder, *list_sample_flags("ner", "train", "validation", "test"),
+        "--do_train", "--do_eval",
         "--do_predict", "--output_dir", directory, "--learning_rate", "5e-3", "--max_steps", "40", "--eval_strategy",
         "steps", "--eval_steps", "20", "--per_device_train_batch_size", "16", "--save_strategy", "no",
     )  # fmt: skip
@@ -130,17 +133,14 @@ def test_an_unlabelled_sentence_has_positions_and_no_labels(encoder):
 
 
 def test_the_result_directory_is_complete(result):
-    directory, _ = result
-    assert sorted(path.name for path in directory.iterdir()) == [
-        "README.md", "config.json", "config.yaml", "history.csv", "metrics.json", "model.safetensors", "plots",
-        "predictions_test.jsonl", "predictions_validation.jsonl", "recipe.json", "report.html", "tokenizer.json",
-        "tokenizer_config.json",
-    ]  # fmt: skip
-    assert sorted(path.name for path in (directory / "plots").iterdir()) == [
-        "learning_curve.png", "test_f1_by_entity_type.png", "validation_f1_by_entity_type.png",
-    ]  # fmt: skip
-    for path in (directory / "plots").iterdir():
-        assert len({tuple(pixel) for pixel in image.imread(path).reshape(-1, 4)[::50]}) > 3, f"{path} is blank"
+    assert_result_is_complete(
+        result[0],
+        [
+            "learning_curve.png",
+            "test_f1_by_entity_type.png",
+            "validation_f1_by_entity_type.png",
+        ],
+    )
 
 
 def test_every_gold_entity_is_scored(result):
@@ -224,13 +224,13 @@ def test_validation_loss_is_the_mean_over_the_words(result):
 
 def test_a_lora_run_saves_a_merged_model_with_its_labels(encoder, tmp_path):
     scores = run_main(
-        "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval",
+        "--model_name_or_path", encoder, *list_sample_flags("ner", "train", "validation"), "--do_train", "--do_eval",
         "--use_peft",
         "--output_dir", tmp_path / "lora", "--learning_rate", "5e-3", "--max_steps", "20", "--save_strategy", "no",
     )  # fmt: skip
     assert (tmp_path / "lora" / "adapter" / "adapter_model.safetensors").is_file()
     again = run_main(
-        "--model_name_or_path", tmp_path / "lora", *list_data_flags("validation"), "--do_eval",
+        "--model_name_or_path", tmp_path / "lora", *list_sample_flags("ner", "validation"), "--do_eval",
         "--output_dir", tmp_path / "again"
     )  # fmt: skip
     assert again["validation_loss"] == pytest.approx(scores["validation_loss"], rel=1e-4)
@@ -238,7 +238,7 @@ def test_a_lora_run_saves_a_merged_model_with_its_labels(encoder, tmp_path):
 
 def test_a_trained_model_predicts_a_test_file_alone(result, tmp_path):
     flags = ["--model_name_or_path", result[0], "--do_predict", "--output_dir", tmp_path / "again"]
-    scores = run_main(*flags, *list_data_flags("test"))
+    scores = run_main(*flags, *list_sample_flags("ner", "test"))
     assert scores["test_f1"] == result[1]["test_f1"]
     expected = (result[0] / "predictions_test.jsonl").read_text()
     assert (tmp_path / "again" / "predictions_test.jsonl").read_text() == expected
@@ -268,7 +268,7 @@ def test_rows_without_tags_are_predicted_and_the_others_scored(result, tmp_path)
 def test_grouping_by_length_does_not_move_predictions(result, tmp_path):
     """Upstream's evaluation follows the grouped order, and scores the wrong rows."""
     flags = ["--model_name_or_path", result[0], "--do_predict", "--output_dir", tmp_path / "grouped"]
-    run_main(*flags, *list_data_flags("test"), "--train_sampling_strategy", "group_by_length")
+    run_main(*flags, *list_sample_flags("ner", "test"), "--train_sampling_strategy", "group_by_length")
     expected = (result[0] / "predictions_test.jsonl").read_text()
     assert (tmp_path / "grouped" / "predictions_test.jsonl").read_text() == expected
 
@@ -280,7 +280,7 @@ def test_windows_lose_no_entity_and_predict_every_word(result, tmp_path):
         "--do_predict",
         "--output_dir",
         tmp_path / "cut",
-        *list_data_flags("test"),
+        *list_sample_flags("ner", "test"),
     ]
     scores = run_main(*flags, "--max_seq_length", "12", "--doc_stride", "4")
     expected = {name: value for name, value in result[1].items() if name.startswith("test_support")}
@@ -294,7 +294,8 @@ def test_the_loss_options_train(encoder, tmp_path):
         (["--class_weights", "auto", "--focal_gamma", "2"], ["--label_smoothing_factor", "0.1"])
     ):
         scores = run_main(
-            "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval", *flags,
+            "--model_name_or_path", encoder, *list_sample_flags("ner", "train", "validation"),
+            "--do_train", "--do_eval", *flags,
             "--output_dir", tmp_path / str(number), "--save_strategy", "no",
         )  # fmt: skip
         assert math.isfinite(scores["validation_loss"])
@@ -333,7 +334,7 @@ def test_other_tag_schemes_and_formats_are_read(encoder, tmp_path):
 
 def test_a_dry_run_leaves_nothing_behind(encoder, tmp_path, capsys):
     losses = run_main(
-        "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval",
+        "--model_name_or_path", encoder, *list_sample_flags("ner", "train", "validation"), "--do_train", "--do_eval",
         "--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end",
         "--metric_for_best_model", "f1",
         "--early_stopping_patience", "2", "--dry_run", "--output_dir", tmp_path / "dry",
@@ -349,7 +350,7 @@ def test_a_dry_run_leaves_nothing_behind(encoder, tmp_path, capsys):
 def test_early_stopping_ends_a_run_that_does_not_get_better(encoder, tmp_path):
     """Without a learning rate no evaluation is better than the first one: two more, and the run stops."""
     run_main(
-        "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval",
+        "--model_name_or_path", encoder, *list_sample_flags("ner", "train", "validation"), "--do_train", "--do_eval",
         "--learning_rate", "0", "--max_steps", "40", "--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy",
         "steps", "--save_steps", "2", "--load_best_model_at_end", "--metric_for_best_model", "loss",
         "--early_stopping_patience", "2", "--output_dir", tmp_path / "out",
@@ -361,7 +362,7 @@ def test_early_stopping_ends_a_run_that_does_not_get_better(encoder, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(result, encoder, tmp_path, capsys):
     flags = [
-        "--model_name_or_path", encoder, *list_data_flags("train", "validation"), "--do_train", "--do_eval",
+        "--model_name_or_path", encoder, *list_sample_flags("ner", "train", "validation"), "--do_train", "--do_eval",
         "--save_strategy", "no", "--output_dir", tmp_path / "out",
     ]  # fmt: skip
     run_main(*flags)
@@ -378,7 +379,7 @@ def test_a_finished_run_is_not_trained_again(result, encoder, tmp_path, capsys):
 def test_an_untrained_model_is_not_evaluated(tmp_path):
     with pytest.raises(UserError, match="from_scratch makes an untrained model: set do_train"):
         run_main(
-            "--from_scratch", "encoder_tiny", *list_data_flags("validation"), "--do_eval",
+            "--from_scratch", "encoder_tiny", *list_sample_flags("ner", "validation"), "--do_eval",
             "--output_dir", tmp_path / "x",
         )  # fmt: skip
 
@@ -387,7 +388,7 @@ def test_files_of_somebody_else_are_never_written_over(encoder, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds files that are not from a run"):
         run_main(
-            "--model_name_or_path", encoder, *list_data_flags("train"), "--do_train", "--output_dir", tmp_path
+            "--model_name_or_path", encoder, *list_sample_flags("ner", "train"), "--do_train", "--output_dir", tmp_path
         )  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -437,7 +438,8 @@ def test_byte_level_pieces_are_read_with_their_spaces(tmp_path):
     RobertaForTokenClassification(config).save_pretrained(tmp_path / "model")
     wrapped.save_pretrained(tmp_path / "model")
     run_main(
-        "--model_name_or_path", tmp_path / "model", *list_data_flags("train", "validation"), "--do_train", "--do_eval",
+        "--model_name_or_path", tmp_path / "model", *list_sample_flags("ner", "train", "validation"),
+        "--do_train", "--do_eval",
         "--output_dir", tmp_path / "out", "--save_strategy", "no",
     )  # fmt: skip
     assert len(read_jsonl(tmp_path / "out" / "predictions_validation.jsonl")) == len(
@@ -509,7 +511,7 @@ def test_a_directory_instead_of_a_file_is_refused(tmp_path):
 
 
 def test_a_model_path_that_does_not_exist_is_refused(tmp_path):
-    flags = ["--do_train", *list_data_flags("train"), "--output_dir", tmp_path / "out", "--model_name_or_path"]
+    flags = ["--do_train", *list_sample_flags("ner", "train"), "--output_dir", tmp_path / "out", "--model_name_or_path"]
     run = run_ner(*flags, tmp_path / "nowhere")
     assert_refused(run, f"{tmp_path / 'nowhere'}: no such model directory", tmp_path / "out")
 
@@ -525,7 +527,8 @@ def test_help_shows_the_tasks_own_arguments_first():
 def test_numbered_encoder_presets_are_the_documented_sizes(tmp_path):
     """A model from scratch has a tokenizer of its own, which loads beside it."""
     run_main(
-        "--from_scratch", "encoder_small", *list_data_flags("train"), "--do_train", "--output_dir", tmp_path / "small",
+        "--from_scratch", "encoder_small", *list_sample_flags("ner", "train"),
+        "--do_train", "--output_dir", tmp_path / "small",
         "--save_strategy", "no", "--max_steps", "1", "--vocab_size", "2000",
     )  # fmt: skip
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "small")

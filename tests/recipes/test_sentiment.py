@@ -4,8 +4,6 @@ import csv
 import json
 import math
 
-from common.arguments import DataArguments, ModelArguments, TrainingArguments
-from common.command_line import parse_arguments
 from common.data import RowError
 from common.errors import UserError
 from common.labels import LabelReader
@@ -13,8 +11,10 @@ from recipes.sentiment import run as sentiment
 from tests.conftest import (
     ROOT,
     assert_refused,
+    assert_result_is_complete,
     list_sample_flags,
     read_jsonl,
+    run_in_process,
     run_recipe,
     save_encoder,
     write_jsonl,
@@ -25,7 +25,6 @@ import pyarrow.parquet
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
-from matplotlib import image
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
 SAMPLE = ROOT / "recipes" / "sentiment" / "sample"
@@ -35,9 +34,8 @@ ROWS = [{"text": "good and cheap", "label": "positive"}, {"text": "never again",
 
 
 def run_main(*flags: object) -> dict[str, float]:
-    """The recipe's main() with these flags, in this process."""
-    arguments = (ModelArguments, DataArguments, sentiment.SentimentArguments, TrainingArguments)
-    return sentiment.main(*parse_arguments(*arguments, args=[str(flag) for flag in (*FLAGS, *flags)]))
+    """The recipe with these flags, in this process."""
+    return run_in_process(sentiment, sentiment.SentimentArguments, *FLAGS, *flags)
 
 
 def train_on(encoder, output, rows: list[dict], *flags: object, validation: list[dict] | None = None) -> dict:
@@ -127,18 +125,16 @@ def test_pairs_cannot_be_read_in_windows(encoder):
 
 
 def test_the_result_directory_is_complete(result):
-    directory, _ = result
-    assert sorted(path.name for path in directory.iterdir()) == [
-        "README.md", "config.json", "config.yaml", "history.csv", "metrics.json", "model.safetensors", "plots",
-        "predictions_test.jsonl", "predictions_validation.jsonl", "recipe.json", "report.html", "tokenizer.json",
-        "tokenizer_config.json",
-    ]  # fmt: skip
-    assert sorted(path.name for path in (directory / "plots").iterdir()) == [
-        "learning_curve.png", "test_confusion_matrix.png", "test_f1_by_class.png", "validation_confusion_matrix.png",
-        "validation_f1_by_class.png",
-    ]  # fmt: skip
-    for path in (directory / "plots").iterdir():
-        assert len({tuple(pixel) for pixel in image.imread(path).reshape(-1, 4)[::50]}) > 3, f"{path} is blank"
+    assert_result_is_complete(
+        result[0],
+        [
+            "learning_curve.png",
+            "test_confusion_matrix.png",
+            "test_f1_by_class.png",
+            "validation_confusion_matrix.png",
+            "validation_f1_by_class.png",
+        ],
+    )
 
 
 def test_every_gold_label_is_scored(result):
@@ -199,11 +195,8 @@ def test_validation_loss_is_the_mean_over_the_rows(result):
 def test_the_linear_baseline_is_printed_beside_the_result(result, capsys):
     scores = result[1]
     assert 0.9 < scores["validation_baseline_accuracy"] < 1 and 0.9 < scores["test_baseline_accuracy"] < 1
-    args = ["--config", str(result[0] / "config.yaml")]
     with pytest.raises(SystemExit):  # the finished run says its scores again
-        sentiment.main(
-            *parse_arguments(ModelArguments, DataArguments, sentiment.SentimentArguments, TrainingArguments, args=args)
-        )
+        run_in_process(sentiment, sentiment.SentimentArguments, "--config", result[0] / "config.yaml")
     screen = capsys.readouterr().out
     assert f"  baseline   accuracy {scores['validation_baseline_accuracy']:.4f}" in screen
 
