@@ -24,7 +24,9 @@ class ModelArguments:
 
     model_name_or_path: str | None = option(None, "Hub id (namespace/name) or local directory of the pretrained model.")
     from_scratch: str | None = option(
-        None, "Instead of a pretrained model: a new one of this size (encoder_tiny, encoder_small)."
+        None,
+        "Instead of a pretrained model: a new one of this size (encoder_tiny, encoder_small, encoder_decoder_tiny, "
+        "encoder_decoder_small).",
     )
     vocab_size: int = option(8000, "With from_scratch: most pieces that the tokenizer learns from the texts.")
     tokenizer_name_or_path: str | None = option(None, "Tokenizer, where it is not the one of model_name_or_path.")
@@ -99,6 +101,27 @@ class DataArguments:
 
 
 @dataclass
+class GenerationArguments:
+    """How texts are generated, in every evaluation alike; what is left out is as the checkpoint has it."""
+
+    num_beams: int | None = option(None, "Beams of the search; 1 takes the likeliest piece each time.")
+    max_new_tokens: int | None = option(None, "Most pieces of a generated text. Default: max_target_length.")
+    min_new_tokens: int | None = option(None, "Fewest pieces of a generated text.")
+    no_repeat_ngram_size: int | None = option(None, "Never generate this many pieces in a row twice (0: no limit).")
+    length_penalty: float | None = option(None, "Above 0 beams prefer longer texts, below 0 shorter ones.")
+    repetition_penalty: float | None = option(None, "Above 1 makes pieces that are already there less likely.")
+
+    def __post_init__(self):
+        if self.num_beams is not None and self.num_beams < 1:
+            raise UserError(f"num_beams must be at least 1, not {self.num_beams}.")
+        if self.num_beams == 1 and self.length_penalty is not None:
+            raise UserError("length_penalty weighs beams against each other: set num_beams above 1, or leave it out.")
+        shortest, longest = self.min_new_tokens or 0, self.max_new_tokens
+        if longest is not None and (longest < 1 or longest < shortest):
+            raise UserError(f"max_new_tokens is {longest}: it must be at least 1 and at least min_new_tokens.")
+
+
+@dataclass
 class RunArguments:
     """What this project adds to Hugging Face's TrainingArguments, and the defaults that it turns round."""
 
@@ -162,6 +185,32 @@ class RunArguments:
 @dataclass
 class TrainingArguments(RunArguments, transformers.TrainingArguments):
     """Hugging Face's TrainingArguments with this project's additions."""
+
+
+@dataclass
+class Seq2SeqTrainingArguments(RunArguments, transformers.Seq2SeqTrainingArguments):
+    """Hugging Face's Seq2SeqTrainingArguments with this project's additions; evaluation generates texts."""
+
+    predict_with_generate: bool = option(
+        True, "Generate while training, too, for scores of texts; false: only the loss until the final evaluation."
+    )
+
+    def __post_init__(self):
+        for name, cure in {
+            "generation_max_length": "set max_new_tokens or max_target_length",
+            "generation_num_beams": "set num_beams",
+            "generation_config": "set num_beams, max_new_tokens and the like; the rest is taken from the checkpoint",
+        }.items():
+            if getattr(self, name) is not None:
+                raise UserError(f"{name} would make evaluation and prediction differ: {cure}.")
+        if self.sortish_sampler:
+            raise UserError("sortish_sampler has no effect: set train_sampling_strategy to group_by_length.")
+        wanted = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if wanted != "loss" and not self.predict_with_generate:
+            raise UserError(
+                f"metric_for_best_model {wanted} needs generated texts: set predict_with_generate, or choose loss."
+            )
+        super().__post_init__()
 
 
 def computes_bfloat16_natively(use_cpu: bool) -> bool:

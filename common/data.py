@@ -64,12 +64,14 @@ def load_splits(
     splits: Sequence[str] = ("train", "validation"),
     seed: int = 42,
     unfold: Callable[[dict], Iterable[dict]] | None = None,
+    parallel: tuple[str, str] | None = None,
 ) -> datasets.DatasetDict:
     """The wanted splits, each row as `read_row` returns it; a UserError lists the faults of all files.
 
     `columns` gives each of our columns the names that it may have in the data, best first, or the one name that the
     user set with the recipe's ..._column_name. `read_row` gets a row under our names; it raises RowError or
     returns what `features` describes. `unfold` makes several rows of one row of a file, before they are counted.
+    `parallel` are the suffixes of two text files that belong together line by line.
     `labels` may be missing, null or empty in test rows: `read_row` then gets None.
     Every row also gets `id` (the data's own, else its number in the split) and `origin` (path:line), both texts.
     A validation split that is not there is taken from the training rows.
@@ -80,7 +82,7 @@ def load_splits(
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     read = {
         split: _read_split(split, sources, wishes, getattr(data_args, LIMITS[split]), directory)
-        for split, sources in find_sources(data_args, splits).items()
+        for split, sources in find_sources(data_args, splits, parallel).items()
     }
     faults = [fault for part in read.values() for fault in part.faults]
     if faults:
@@ -125,6 +127,8 @@ def require_text(row: dict, name: str) -> str:
     text = row[name]
     if not isinstance(text, str) or not text.strip():
         raise RowError(f"{name}: it is {'empty' if text in ('', None) else repr(text)[:60]}; write a text")
+    if "\0" in text:
+        raise RowError(f"{name}: character {text.index(chr(0)) + 1} is NUL (\\u0000), which is no text; take it out")
     return text
 
 

@@ -30,6 +30,35 @@ def read_rows(path: str | Path, complaints: Complaints | None = None) -> Iterato
     return _read_and_count(path, _choose_reader(path), complaints)
 
 
+def read_parallel_rows(
+    source: Path, target: Path | None, names: tuple[str, str], complaints: Complaints
+) -> Iterator[tuple[int, dict]]:
+    """Yield (line, row) for every line of two text files that belong together; without a target the source alone."""
+    paths = [source] if target is None else [source, target]
+    faults = [complaints, Complaints(str(target))]
+    texts = []
+    for path, found in zip(paths, faults, strict=False):
+        if not path.is_file():
+            _choose_reader(path)  # says what is there instead
+        texts.append([(text.rstrip("\n"), sound) for _, text, sound in read_lines(path, found)])
+    for line in faults[1].list_lines():
+        complaints.add(f"its other half has a fault: {line}", 1)
+    if any(not lines and found.count for lines, found in zip(texts, faults, strict=False)):
+        return  # UTF-16, of which no line is read
+    if not texts[0]:
+        complaints.add("the file is empty; add rows or leave the file out", line=1)
+        return
+    if target is not None and len(texts[0]) != len(texts[1]):
+        last = min(map(len, texts))
+        complaints.add(
+            f"{len(texts[0])} lines here, {len(texts[1])} in {target}; give each line its translation", line=last + 1
+        )
+        return
+    for line, parts in enumerate(zip(*texts, strict=True), start=1):
+        if all(sound for _, sound in parts):
+            yield line, dict(zip(names, (text for text, _ in parts), strict=False))
+
+
 def list_rows(tables: Iterable, features: datasets.Features) -> Iterator[dict]:
     """Yield the rows of Arrow tables with the names of classes in place of their numbers, and None in place of -1."""
     holds_classes = "ClassLabel(" in str(features)

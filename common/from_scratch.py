@@ -4,29 +4,59 @@ They are what the demos and the tests run on, since they need no download, and a
 buys.
 """
 
+import json
 from collections.abc import Iterable
 
 from common.errors import UserError
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
-from tokenizers.models import WordPiece
-from transformers import BertConfig, PreTrainedConfig, PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE, WordPiece
+from transformers import BertConfig, PegasusConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 MAX_POSITIONS = 512
+MAX_PIECES = 1024  # of an encoder-decoder's source and of its target
 ENCODER_PRESETS = {
     "encoder_tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
     "encoder_small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024},
 }
+# Pre-norm layers and sinusoidal positions: they learn fast from nothing, and read texts longer than any before.
+ENCODER_DECODER_PRESETS = {
+    "encoder_decoder_tiny": {"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "ffn": 512, "heads": 4},
+    "encoder_decoder_small": {"d_model": 256, "encoder_layers": 3, "decoder_layers": 3, "ffn": 1024, "heads": 4},
+}
+PRESETS = {BertConfig: ENCODER_PRESETS, PegasusConfig: ENCODER_DECODER_PRESETS}
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
 
 
-def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A cased WordPiece tokenizer learnt from `texts`; each Chinese character is a word of its own, as in BERT.
+def train_tokenizer(preset: str, texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer learnt from `texts`, of the kind that models of the preset use.
 
     The same texts give the same tokenizer in every process and at every resume.
     """
+    _check_preset(preset)
+    if preset in ENCODER_PRESETS:
+        return train_encoder_tokenizer(texts, vocab_size)
+    return train_encoder_decoder_tokenizer(texts, vocab_size)
+
+
+def build_config(preset: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    """The configuration of a model of the preset's size for `tokenizer`: a BERT, or an encoder-decoder."""
+    _check_preset(preset)
+    if preset in ENCODER_PRESETS:
+        return build_encoder_config(preset, tokenizer)
+    return build_encoder_decoder_config(preset, tokenizer)
+
+
+def _check_preset(preset: str) -> None:
+    names = [name for presets in PRESETS.values() for name in presets]
+    if preset not in names:
+        raise UserError(f"from_scratch must be one of {', '.join(names)}, not {preset!r}.")
+
+
+def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A cased WordPiece tokenizer learnt from `texts`; each Chinese character is a word of its own, as in BERT."""
     texts = list(texts)
     normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()
@@ -70,11 +100,85 @@ def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrained
 
 def build_encoder_config(preset: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
     """The configuration of a BERT of the preset's size for `tokenizer`."""
-    if preset not in ENCODER_PRESETS:
-        raise UserError(f"from_scratch must be one of {', '.join(ENCODER_PRESETS)}, not {preset!r}.")
     return BertConfig(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         max_position_embeddings=MAX_POSITIONS,
         **ENCODER_PRESETS[preset],
+    )
+
+
+def train_encoder_decoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A BPE tokenizer learnt from the texts of both sides, whose decoding gives a text back as it was.
+
+    Only one space in front of a text is lost. Spaces are written into the pieces; punctuation, digits and Chinese
+    characters stand alone; a character that it has not learnt is written in bytes. Every text ends with </s>.
+    """
+    special_tokens = ["<pad>", "</s>", "<unk>"]
+    splitter = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+            # As in BERT: few texts have enough Chinese to learn words from.
+            pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),
+        ]
+    )
+    texts = list(texts)
+    byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    normalizer = normalizers.NFC()
+    learner = Tokenizer(BPE(unk_token="<unk>"))
+    learner.normalizer, learner.pre_tokenizer = normalizer, splitter
+    smallest = len({*special_tokens, *byte_pieces, "▁", *(c for text in texts for c in normalizer.normalize_str(text))})
+    if vocab_size < smallest:
+        raise UserError(f"vocab_size is {vocab_size}: the texts need {smallest} for single characters; set it higher.")
+    learner.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=special_tokens + byte_pieces,
+            show_progress=False,
+        ),
+    )
+    # A second tokenizer of the same vocabulary and merges, in which the bytes are not special.
+    learnt = json.loads(learner.to_str())["model"]
+    merges = [tuple(merge) for merge in learnt["merges"]]
+    tokenizer = Tokenizer(BPE(vocab=learnt["vocab"], merges=merges, unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always"), decoders.Fuse()]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_PIECES,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,  # it would take the space before a comma away
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+
+
+def build_encoder_decoder_config(preset: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    """The configuration of an encoder-decoder of the preset's size for `tokenizer`."""
+    size = ENCODER_DECODER_PRESETS[preset]
+    return PegasusConfig(
+        vocab_size=len(tokenizer),
+        d_model=size["d_model"],
+        encoder_layers=size["encoder_layers"],
+        decoder_layers=size["decoder_layers"],
+        encoder_ffn_dim=size["ffn"],
+        decoder_ffn_dim=size["ffn"],
+        encoder_attention_heads=size["heads"],
+        decoder_attention_heads=size["heads"],
+        max_position_embeddings=MAX_PIECES,
+        scale_embedding=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        forced_eos_token_id=tokenizer.eos_token_id,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from common.arguments import ModelArguments
 from common.console import say
 from common.errors import UserError
-from common.from_scratch import build_encoder_config, train_encoder_tokenizer
+from common.from_scratch import PRESETS, build_config, train_tokenizer
 
 import torch
 import transformers
@@ -26,7 +26,7 @@ LONGEST_DEFAULT = 512
 def load_tokenizer(model_args: ModelArguments, texts: Iterable[str] = ()) -> PreTrainedTokenizerBase:
     """The model's tokenizer or, from scratch, one learnt from `texts`."""
     if model_args.from_scratch and not model_args.tokenizer_name_or_path:
-        return train_encoder_tokenizer(texts, model_args.vocab_size)
+        return train_tokenizer(model_args.from_scratch, texts, model_args.vocab_size)
     name = model_args.tokenizer_name_or_path or model_args.model_name_or_path
     tokenizer = _load(AutoTokenizer.from_pretrained, name, model_args)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where there are no files
@@ -35,10 +35,10 @@ def load_tokenizer(model_args: ModelArguments, texts: Iterable[str] = ()) -> Pre
     return tokenizer
 
 
-def load_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The model's configuration, before its head gets the labels of the data."""
+def load_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedConfig:
+    """The model's configuration, before its head gets the labels of the data; from scratch it needs the tokenizer."""
     if model_args.from_scratch:
-        return build_encoder_config(model_args.from_scratch, tokenizer)
+        return build_config(model_args.from_scratch, tokenizer)
     return _load(AutoConfig.from_pretrained, model_args.model_name_or_path, model_args)
 
 
@@ -69,6 +69,9 @@ def load_model(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
     if model_args.from_scratch:
+        if type(config) not in model_class._model_mapping:
+            fitting = [name for kind, names in PRESETS.items() if kind in model_class._model_mapping for name in names]
+            raise UserError(f"from_scratch {model_args.from_scratch} has no head for this: use {' or '.join(fitting)}.")
         model = model_class.from_config(config, attn_implementation=model_args.attn_implementation)
     else:
         model = _load(
@@ -141,7 +144,8 @@ def find_longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerB
     positions = getattr(config, "max_position_embeddings", None)
     if positions and positions > 0:
         limits.append(positions - (config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0))
-    if tokenizer.model_max_length < 1_000_000:  # "no limit" is written as 10^30
+    # "No limit" is written as 10^30. T5 has none, whatever its tokenizer says: its positions are relative.
+    if tokenizer.model_max_length < 1_000_000 and not hasattr(config, "relative_attention_num_buckets"):
         limits.append(tokenizer.model_max_length)
     return min(limits, default=None)
 
@@ -151,6 +155,7 @@ def choose_max_length(
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     longest_default: int = LONGEST_DEFAULT,
+    name: str = "max_seq_length",
 ) -> int:
     """`wanted` if the model can take it; without a wish what the model takes, at most `longest_default` pieces."""
     limit = find_longest_input(config, tokenizer)
@@ -158,9 +163,9 @@ def choose_max_length(
         return min(limit or longest_default, longest_default)
     smallest = tokenizer.num_special_tokens_to_add() + 2
     if wanted < smallest:
-        raise UserError(f"max_seq_length is {wanted}: it must be at least {smallest} to hold a word.")
+        raise UserError(f"{name} is {wanted}: it must be at least {smallest} to hold a word.")
     if limit is not None and wanted > limit:
-        raise UserError(f"max_seq_length is {wanted}, but the model takes {limit} pieces: set it to {limit} or less.")
+        raise UserError(f"{name} is {wanted}, but the model takes {limit} pieces: set it to {limit} or less.")
     return wanted
 
 

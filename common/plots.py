@@ -1,7 +1,7 @@
 """Pictures of a run, as PNG files."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.console import say
@@ -38,23 +38,25 @@ def plot_learning_curve(log_history: list[dict], path: Path, scores: Sequence[st
         axes[0, 0].plot(steps, [entry["eval_loss"] for entry in evaluations], "o-", color=ORANGE, label="validation")
     axes[0, 0].set(xlabel="step", ylabel="loss", ylim=(0, None))
     axes[0, 0].legend(frameon=False)
+    whole = _choose_whole(entry[name] for entry in evaluations for name in scores)
     for name, color in zip(scores, (GREEN, BLUE), strict=False):
         label = name.removeprefix("eval_")
         axes[0, 1].plot(steps, [entry[name] for entry in evaluations], "o-", color=color, label=label)
-        axes[0, 1].set(xlabel="step", ylabel="validation score", ylim=(0, 1.02))
+        axes[0, 1].set(xlabel="step", ylabel="validation score", ylim=(0, 1.02 * whole))
         axes[0, 1].legend(frameon=False, loc="lower right")
     return _save(figure, path)
 
 
-def plot_bars(title: str, values: dict[str, float], path: Path) -> list[Path]:
-    """One horizontal bar for each value between 0 and 1, the highest on top; [] when there are none."""
+def plot_bars(title: str, values: dict[str, float], path: Path, in_order: bool = False) -> list[Path]:
+    """One horizontal bar for each share or percentage, the highest on top or all in their order; [] without any."""
     if not values:
         return []
-    ordered = sorted(values.items(), key=lambda item: item[1])
+    ordered = [*values.items()][::-1] if in_order else sorted(values.items(), key=lambda item: item[1])
+    whole = _choose_whole(values.values())
     figure, axis = plt.subplots(figsize=(6.5, 1.2 + 0.32 * len(ordered)))
     bars = axis.barh([name for name, _ in ordered], [value for _, value in ordered], color=BLUE)
-    axis.bar_label(bars, fmt="%.3f", padding=3)
-    axis.set(title=title, xlim=(0, 1.12))
+    axis.bar_label(bars, fmt="%.3f" if whole == 1 else "%.1f", padding=3)
+    axis.set(title=title, xlim=(0, 1.12 * whole))
     axis.grid(axis="y", visible=False)
     return _save(figure, path)
 
@@ -77,6 +79,11 @@ def plot_confusions(title: str, labels: Sequence[str], counts: Sequence[Sequence
     axis.set_yticks(range(len(labels)), labels)
     axis.grid(visible=False)
     return _save(figure, path)
+
+
+def _choose_whole(values: Iterable[float]) -> int:
+    """1 for shares, 100 where a value above 1 shows that they are percentages, as BLEU and ROUGE are."""
+    return 100 if any(value > 1 for value in values) else 1
 
 
 def _save(figure, path: Path) -> list[Path]:

@@ -37,6 +37,7 @@ class Outcome:
     facts: dict = field(default_factory=dict)  # what prediction must know: labels, lengths, prefixes, ...
     metrics: dict[str, float] = field(default_factory=dict)  # validation_<name>, test_<name>
     bars: dict[str, dict[str, float]] = field(default_factory=dict)  # a bar chart for each title: label -> value
+    slices: dict[str, dict[str, float]] = field(default_factory=dict)  # likewise, drawn in the order given
     tables: dict[str, list[dict]] = field(default_factory=dict)  # a table for each title: its rows
     matrices: dict[str, tuple] = field(default_factory=dict)  # for each title: labels, counts (gold down)
 
@@ -96,6 +97,8 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
         plots += plot_learning_curve(trainer.state.log_history, path, outcome.headline)
     for title, values in outcome.bars.items():
         plots += plot_bars(title, values, _name_plot(output_dir, title))
+    for title, values in outcome.slices.items():
+        plots += plot_bars(title, values, _name_plot(output_dir, title), in_order=True)
     for title, (labels, counts) in outcome.matrices.items():
         plots += plot_confusions(title, labels, counts, _name_plot(output_dir, title))
     write_report(output_dir / "report.html", outcome, recipe, plots, args)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from common.arguments import DataArguments
 from common.console import say
 from common.errors import UserError
-from common.files import READERS, list_rows, read_rows
+from common.files import READERS, list_rows, read_parallel_rows, read_rows
 from common.hub import find_hub_id, load_hub_dataset
 from common.lines import Complaints
 
@@ -24,16 +24,22 @@ class Source(NamedTuple):
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 
-def find_sources(data_args: DataArguments, splits: Sequence[str]) -> dict[str, list[Source]]:
-    """The sources of each wanted split; only validation may be missing from them, to be made from train."""
+def find_sources(
+    data_args: DataArguments, splits: Sequence[str], parallel: tuple[str, str] | None = None
+) -> dict[str, list[Source]]:
+    """The sources of each wanted split; only validation may be missing from them, to be made from train.
+
+    `parallel` are the suffixes of two text files that belong together line by line, as in train.en and train.de.
+    """
     files = {split: getattr(data_args, f"{split}_file") for split in splits}
-    sources = {split: _open_files(paths, f"{split}_file") for split, paths in files.items() if paths}
+    sources = {split: _open_files(paths, f"{split}_file", parallel) for split, paths in files.items() if paths}
     missing = [split for split in files if split not in sources]
     if data_args.dataset_name and missing:
         directory = Path(data_args.dataset_name).expanduser()
         if directory.is_file():
             raise UserError(f"dataset_name {directory} is a file; give it as {missing[0]}_file.")
-        found = _search_directory(directory, missing) if directory.is_dir() else _search_hub(data_args, missing)
+        is_local = directory.is_dir()
+        found = _search_directory(directory, missing, parallel) if is_local else _search_hub(data_args, missing)
         sources |= found
     for split in missing:
         if split not in sources and not (split == "validation" and "train" in files):
@@ -49,7 +55,7 @@ def _name_cure(data_args: DataArguments, split: str) -> str:
     return f"set {split}_split to a split of {data_args.dataset_name}"
 
 
-def _open_files(patterns: list[str], flag: str) -> list[Source]:
+def _open_files(patterns: list[str], flag: str, parallel: tuple[str, str] | None = None) -> list[Source]:
     paths: list[Path] = []
     for pattern in patterns:
         path = Path(pattern).expanduser()
@@ -63,7 +69,7 @@ def _open_files(patterns: list[str], flag: str) -> list[Source]:
         if repeated:
             raise UserError(f"{flag} names {repeated[0]} twice; name it once.")
         paths += matches
-    return [_open_file(path) for path in paths]
+    return [_open_file(path) for path in paths] if parallel is None else _open_parallel_files(paths, parallel)
 
 
 def _open_file(path: Path) -> Source:
@@ -71,9 +77,33 @@ def _open_file(path: Path) -> Source:
     return Source(read_rows(path, complaints), complaints)
 
 
-def _search_directory(directory: Path, splits: list[str]) -> dict[str, list[Source]]:
+def _open_parallel_files(paths: list[Path], parallel: tuple[str, str]) -> list[Source]:
+    """The sources of the paths; a text file of one language is read together with that of the other."""
+    source_suffix, target_suffix = (f".{language}" for language in parallel)
+    sources = []
+    for path in paths:
+        if path.suffix == source_suffix:
+            partner = path.with_suffix(target_suffix)
+            complaints = Complaints(str(path))
+            rows = read_parallel_rows(path, partner if partner in paths else None, parallel, complaints)
+            sources.append(Source(rows, complaints))
+        elif path.suffix != target_suffix:
+            sources.append(_open_file(path))
+        elif path.with_suffix(source_suffix) not in paths:
+            raise UserError(f"{path}: its other half {path.with_suffix(source_suffix).name} is not named; name both.")
+    return sources
+
+
+def _search_directory(
+    directory: Path, splits: list[str], parallel: tuple[str, str] | None = None
+) -> dict[str, list[Source]]:
     sources = {}
     for split in splits:
+        pairs = [[directory / f"{name}.{language}" for language in parallel or ()] for name in SPLIT_NAMES[split]]
+        pair = next((paths for paths in pairs if paths and paths[0].is_file()), None)
+        if pair is not None:
+            sources[split] = _open_parallel_files([path for path in pair if path.is_file()], parallel)
+            continue
         paths = [path for path in sorted(directory.iterdir()) if path.suffix.lower() in READERS]
         paths = [path for path in paths if path.stem in SPLIT_NAMES[split]]
         if len(paths) > 1:

@@ -2,6 +2,7 @@
 
 from common.callbacks import RunLog
 from common.errors import UserError
+from common.losses import IGNORED
 from common.sampling import BalancedSampler, LengthGroupedSampler
 
 import torch
@@ -23,6 +24,10 @@ class RecipeTrainer:
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(RunLog())
+        # Tied weights are saved once. Unless these say so, loading the best model warns that the others are missing.
+        tied = getattr(self.model, "all_tied_weights_keys", None)
+        if tied:
+            self.model._keys_to_ignore_on_save = set(tied)
 
     def _get_train_sampler(self, train_dataset=None):
         train_dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -36,7 +41,11 @@ class RecipeTrainer:
                 raise UserError("train_sampling_strategy balanced needs one class a row: use class_weights here.")
             return BalancedSampler(labels, seed)
         rows_per_step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler([len(row["input_ids"]) for row in train_dataset], rows_per_step, seed)
+        return LengthGroupedSampler([self.measure_row(row) for row in train_dataset], rows_per_step, seed)
+
+    def measure_row(self, row: dict) -> int:
+        """The pieces that a row fills in a batch, to group rows by."""
+        return len(row["input_ids"])
 
     def _get_eval_sampler(self, eval_dataset):
         return torch.utils.data.SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
@@ -47,4 +56,36 @@ class Trainer(RecipeTrainer, transformers.Trainer):
 
 
 class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
-    """Hugging Face's Seq2SeqTrainer, with predictions in dataset order."""
+    """Hugging Face's Seq2SeqTrainer; evaluation gives, for each row once, generated ids and the loss of its target.
+
+    Predictions are (ids [rows, longest] padded with -100, summed loss [rows]), or the losses alone where
+    `predict_with_generate` is off; in place of labels come their numbers, [rows].
+    """
+
+    def measure_row(self, row: dict) -> int:
+        """The pieces of source and target."""
+        return len(row["input_ids"]) + len(row["labels"])
+
+    def evaluation_loop(self, *args, **kwargs):
+        # evaluate() and predict() have just chosen a gather that keeps the rows that fill up the last batch of several
+        # processes, so that there are more predictions than rows (transformers 5.23).
+        self.gather_function = self.accelerator.gather_for_metrics
+        return super().evaluation_loop(*args, **kwargs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.pop("labels", None)
+        decoder_input_ids = inputs.pop("decoder_input_ids", None)
+        losses, numbers, loss = inputs["input_ids"].new_zeros(len(inputs["input_ids"]), dtype=torch.float32), None, None
+        if labels is not None:
+            # The library's own step takes the mean that the model itself computes, over the pieces of this batch.
+            with torch.no_grad(), self.compute_loss_context_manager():
+                logits = model(**inputs, decoder_input_ids=decoder_input_ids)["logits"]
+            losses = self.compute_loss_func.per_item(logits, labels).sum(-1)
+            numbers = labels.ne(IGNORED).sum(-1)
+            loss = losses.sum() / numbers.sum().clamp(min=1)
+        if prediction_loss_only or not self.args.predict_with_generate:
+            return loss, None if prediction_loss_only else losses, numbers
+        generated = super().prediction_step(model, inputs, False, ignore_keys, **gen_kwargs)[1]
+        pad_token_id = self.processing_class.pad_token_id
+        return loss, (generated.masked_fill(generated == pad_token_id, IGNORED), losses), numbers

@@ -1,5 +1,6 @@
 """What the tests share: small models built on the spot, recipes run as users run them, real data if there are any."""
 
+import csv
 import hashlib
 import json
 import os
@@ -8,14 +9,31 @@ import sys
 import zipfile
 from pathlib import Path
 
-from common.arguments import DataArguments, ModelArguments, TrainingArguments
+from common.arguments import (
+    DataArguments,
+    GenerationArguments,
+    ModelArguments,
+    Seq2SeqTrainingArguments,
+    TrainingArguments,
+)
 from common.command_line import parse_arguments
-from common.from_scratch import train_encoder_tokenizer
+from common.from_scratch import train_encoder_decoder_tokenizer, train_encoder_tokenizer
 
 import pytest
 import torch
 from matplotlib import image
-from transformers import BertConfig, BertForTokenClassification, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    BertConfig,
+    BertForTokenClassification,
+    BertModel,
+    MarianConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "ner" / "sample"
@@ -54,6 +72,12 @@ def run_in_process(recipe, task_arguments: type, *flags: object) -> dict[str, fl
     return recipe.main(*parse_arguments(*types, args=[str(flag) for flag in flags]))
 
 
+def run_generating_recipe(recipe, task_arguments: type, *flags: object) -> dict[str, float]:
+    """main() of an encoder-decoder recipe's module with these flags, in this process."""
+    types = (ModelArguments, DataArguments, task_arguments, GenerationArguments, Seq2SeqTrainingArguments)
+    return recipe.main(*parse_arguments(*types, args=[str(flag) for flag in flags]))
+
+
 def list_file_flags(folder: Path, *splits: str) -> list[str]:
     """The flags that name the files of these splits in a folder."""
     return [text for split in splits for text in (f"--{split}_file", str(folder / f"{split}.jsonl"))]
@@ -64,13 +88,17 @@ def list_sample_flags(recipe: str, *splits: str) -> list[str]:
     return list_file_flags(ROOT / "recipes" / recipe / "sample", *splits)
 
 
-def assert_result_is_complete(directory: Path, plots: list[str]) -> None:
-    """The result directory of a run with validation and test rows holds what it should, and no picture is blank."""
-    assert sorted(path.name for path in directory.iterdir()) == [
+def assert_result_is_complete(directory: Path, plots: list[str], others: tuple[str, ...] = ()) -> None:
+    """The result directory of a run with validation and test rows holds what it should, and no picture is blank.
+
+    `others` are what it holds beside the files of every recipe.
+    """
+    expected = [
         "README.md", "config.json", "config.yaml", "history.csv", "metrics.json", "model.safetensors", "plots",
         "predictions_test.jsonl", "predictions_validation.jsonl", "recipe.json", "report.html", "tokenizer.json",
         "tokenizer_config.json",
     ]  # fmt: skip
+    assert sorted(path.name for path in directory.iterdir()) == sorted([*expected, *others])
     assert sorted(path.name for path in (directory / "plots").iterdir()) == plots
     for path in (directory / "plots").iterdir():
         assert len({tuple(pixel) for pixel in image.imread(path).reshape(-1, 4)[::50]}) > 3, f"{path} is blank"
@@ -101,6 +129,84 @@ def save_encoder(directory: Path, model_class=BertModel, **settings) -> Path:
     tokenizer.model_max_length = 128
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def build_encoder_decoder_config(kind: str, tokenizer: PreTrainedTokenizerFast, longest: int) -> PreTrainedConfig:
+    """The configuration of a T5, BART or Marian of one layer without dropout."""
+    pieces = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    pieces |= {"eos_token_id": tokenizer.eos_token_id, "decoder_start_token_id": tokenizer.pad_token_id}
+    if kind == "t5":
+        return T5Config(
+            d_model=64, d_kv=16, d_ff=128, num_layers=1, num_heads=4, dropout_rate=0.0, **pieces,
+            task_specific_params={"translation_en_to_de": {"prefix": "to German: "}},
+        )  # fmt: skip
+    sizes = {"d_model": 64, "max_position_embeddings": longest, "forced_eos_token_id": tokenizer.eos_token_id}
+    for side in ("encoder", "decoder"):
+        sizes |= {f"{side}_layers": 1, f"{side}_ffn_dim": 128, f"{side}_attention_heads": 4}
+    if kind == "bart":  # its texts start with the piece that ends them
+        pieces |= {"bos_token_id": tokenizer.eos_token_id, "decoder_start_token_id": tokenizer.eos_token_id}
+    config_class = {"bart": BartConfig, "marian": MarianConfig}[kind]
+    return config_class(**pieces, **sizes, dropout=0.0, attention_dropout=0.0)
+
+
+def save_encoder_decoder(directory: Path, kind: str, texts: list[str], vocab_size=600, longest=128) -> Path:
+    """A small untrained T5, BART or Marian, and a tokenizer of these texts, as from_pretrained reads them."""
+    tokenizer = train_encoder_decoder_tokenizer(texts, vocab_size)
+    tokenizer.model_max_length = longest
+    torch.manual_seed(0)
+    AutoModelForSeq2SeqLM.from_config(build_encoder_decoder_config(kind, tokenizer, longest)).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def generate_alone(directory: Path, texts: list[str], max_length: int | None = None) -> list[str]:
+    """What a saved encoder-decoder generates for each text by itself, with what lies in its directory alone."""
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForSeq2SeqLM.from_pretrained(directory).eval()
+    generated = []
+    for text in texts:
+        inputs = tokenizer(
+            model.config.source_prefix + text, truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        with torch.no_grad():
+            ids = model.generate(**inputs)
+        generated.append(tokenizer.decode(ids[0], skip_special_tokens=True).strip())
+    return generated
+
+
+def measure_target_loss(directory: Path, pairs: list[tuple[str, str]], most_source=None, most_target=None) -> float:
+    """The mean loss of all target pieces of the pairs, one pair at a time, padded nowhere."""
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForSeq2SeqLM.from_pretrained(directory).eval()
+    total = count = 0
+    for source, target in pairs:
+        source = model.config.source_prefix + source
+        inputs = tokenizer(source, truncation=True, max_length=most_source, return_tensors="pt")
+        labels = tokenizer(text_target=target, truncation=True, max_length=most_target, return_tensors="pt")[
+            "input_ids"
+        ]
+        with torch.no_grad():
+            logits = model(**inputs, labels=labels).logits[0]
+        total -= logits.log_softmax(-1).gather(1, labels.T).sum().item()
+        count += labels.numel()
+    return total / count
+
+
+def read_history(directory: Path, score: str) -> list[dict[str, float]]:
+    """The evaluations while training: what was logged in the lines that have this score."""
+    with (directory / "history.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line[score]]
+    return [{name: float(value) for name, value in line.items() if value} for line in lines]
+
+
+@pytest.fixture(scope="session")
+def encoder_decoder(tmp_path_factory) -> Path:
+    """The directory of a small untrained T5 whose tokenizer knows the sample rows of both encoder-decoder recipes."""
+    pairs = read_jsonl(ROOT / "recipes" / "translation" / "sample" / "train.jsonl")[:400]
+    texts = [text for row in pairs for text in row["translation"].values()]
+    documents = read_jsonl(ROOT / "recipes" / "summarization" / "sample" / "train.jsonl")[:200]
+    texts += [text for row in documents for text in row.values()]
+    return save_encoder_decoder(tmp_path_factory.mktemp("encoder_decoder"), "t5", texts, vocab_size=1500)
 
 
 @pytest.fixture(scope="session")

@@ -2,24 +2,40 @@
 
 import re
 
-from common.arguments import DataArguments, ModelArguments, TrainingArguments
+from common.arguments import (
+    DataArguments,
+    GenerationArguments,
+    ModelArguments,
+    Seq2SeqTrainingArguments,
+    TrainingArguments,
+)
 from common.command_line import parse_arguments
 from recipes.ner import run as ner
 from recipes.qa import run as qa
 from recipes.sentiment import run as sentiment
+from recipes.summarization import run as summarization
+from recipes.translation import run as translation
 from tests.conftest import ROOT
 
 import pytest
 import yaml
 
-TASK_ARGUMENTS = {"ner": ner.NerArguments, "qa": qa.QaArguments, "sentiment": sentiment.SentimentArguments}
+GENERATING = (GenerationArguments, Seq2SeqTrainingArguments)
+# What each recipe takes beside ModelArguments and DataArguments.
+OWN_ARGUMENTS = {
+    "ner": (ner.NerArguments, TrainingArguments),
+    "qa": (qa.QaArguments, TrainingArguments),
+    "sentiment": (sentiment.SentimentArguments, TrainingArguments),
+    "summarization": (summarization.SummarizationArguments, *GENERATING),
+    "translation": (translation.TranslationArguments, *GENERATING),
+}
 CONFIGS = sorted((ROOT / "recipes").rglob("configs/*.yaml"))
 ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 COMMAND = re.compile(r"# Command: accelerate launch (?:--config_file (\S+) )?(recipes/\w+/run\.py)(?: --config (\S+))?")
 
 
 def test_no_config_is_overlooked():
-    assert len(CONFIGS) == 15 and len(ACCELERATE) == 2
+    assert len(CONFIGS) == 26 and len(ACCELERATE) == 2
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
@@ -27,8 +43,8 @@ def test_a_config_is_what_its_recipe_accepts(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     recipe = path.parts[-3]
     name = path.relative_to(ROOT).as_posix()
-    types = (ModelArguments, DataArguments, TASK_ARGUMENTS[recipe], TrainingArguments)
-    _, data, _, training = parse_arguments(*types, args=["--config", name, "--dtype", "float32"])
+    types = (ModelArguments, DataArguments, *OWN_ARGUMENTS[recipe])
+    _, data, *_, training = parse_arguments(*types, args=["--config", name, "--dtype", "float32"])
     stem = path.stem.replace("_", "-")
     assert training.output_dir == f"outputs/{recipe}-{stem}"
     assert training.do_train and training.do_eval and training.metric_for_best_model

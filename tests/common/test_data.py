@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from common.arguments import DataArguments
-from common.data import RowError, load_splits
+from common.data import RowError, load_splits, require_text
 from common.errors import UserError
 
 import datasets
@@ -586,3 +586,129 @@ def test_the_hub_is_not_asked_where_files_give_every_wanted_split(set_hub, tmp_p
     path = write_rows(tmp_path / "a.jsonl", make_rows(1))
     assert len(load("test", dataset_name="me/set", test_file=[path])["test"]) == 1
     assert hub.calls == []
+
+
+# Text files that belong together line by line
+
+
+PAIR_FEATURES = Features({"source": Value("string"), "target": Value("string")})
+
+
+def read_pair(row: dict) -> dict:
+    target = None if row["target"] is None else require_text(row, "target")
+    return {"source": require_text(row, "source"), "target": target}
+
+
+def load_pairs(*splits: str, **data_args) -> DatasetDict:
+    columns = {"source": ("en", "source"), "target": ("de", "target")}
+    arguments = DataArguments(**data_args), columns, PAIR_FEATURES, read_pair, ("target",), splits or ("train",)
+    return load_splits(*arguments, parallel=("en", "de"))
+
+
+def pair_error_of(*splits: str, **data_args) -> str:
+    with pytest.raises(UserError) as caught:
+        load_pairs(*splits, **data_args)
+    return str(caught.value)
+
+
+def write_lines(path: Path, *lines: str) -> str:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+def test_parallel_files_are_rows_with_the_line_that_they_come_from(tmp_path):
+    source, target = write_lines(tmp_path / "x.en", "yes", "no"), write_lines(tmp_path / "x.de", "ja", "nein")
+    for paths in ([source, target], [target, source], [str(tmp_path / "x.*")]):
+        assert load_pairs(train_file=paths)["train"].to_list() == [
+            {"id": "0", "origin": f"{source}:1", "source": "yes", "target": "ja"},
+            {"id": "1", "origin": f"{source}:2", "source": "no", "target": "nein"},
+        ]
+
+
+def test_parallel_files_go_with_others(tmp_path):
+    source, target = write_lines(tmp_path / "x.en", "yes"), write_lines(tmp_path / "x.de", "ja")
+    more = write_rows(tmp_path / "y.jsonl", [{"source": "no", "target": "nein"}])
+    again = [write_lines(tmp_path / "z.en", "one"), write_lines(tmp_path / "z.de", "eins")]
+    data = load_pairs(train_file=[source, *again, more, target])["train"]
+    assert data["source"][:] == ["yes", "one", "no"] and data["target"][:] == ["ja", "eins", "nein"]
+
+
+def test_a_directory_may_hold_two_text_files_for_each_split(tmp_path):
+    for name, lines in {"train": ("a", "b"), "dev": ("c",), "test": ("d",)}.items():
+        write_lines(tmp_path / f"{name}.en", *lines)
+        if name != "test":
+            write_lines(tmp_path / f"{name}.de", *(line.upper() for line in lines))
+    data = load_pairs("train", "validation", "test", dataset_name=str(tmp_path))
+    assert {split: list(zip(rows["source"], rows["target"], strict=True)) for split, rows in data.items()} == {
+        "train": [("a", "A"), ("b", "B")], "validation": [("c", "C")], "test": [("d", None)],
+    }  # fmt: skip
+
+
+def test_in_test_rows_the_other_language_may_be_missing_or_empty(tmp_path, capsys):
+    source = write_lines(tmp_path / "x.en", "yes", "no")
+    assert load_pairs("test", test_file=[source])["test"]["target"][:] == [None, None]
+    target = write_lines(tmp_path / "x.de", "", "nein")
+    assert load_pairs("test", test_file=[source, target])["test"]["target"][:] == [None, "nein"]
+    assert "1 of 2 rows have no label" in capsys.readouterr().out
+
+
+def test_in_training_rows_the_other_language_may_not_be_missing(tmp_path):
+    source = write_lines(tmp_path / "x.en", "yes", "no")
+    assert pair_error_of(train_file=[source]).startswith(f'{source}:1: no column "de" or "target", ')
+
+
+def test_an_empty_line_is_told_with_its_line_and_side(tmp_path):
+    source, target = write_lines(tmp_path / "x.en", "yes", "", "c"), write_lines(tmp_path / "x.de", "ja", "b", " ")
+    assert pair_error_of(train_file=[source, target]).splitlines() == [
+        f"{source}:2: source: it is empty; write a text",
+        f"{source}:3: target: it is ' '; write a text",
+    ]
+
+
+def test_parallel_files_of_different_length_are_refused(tmp_path):
+    source, target = write_lines(tmp_path / "x.en", "yes", "no"), write_lines(tmp_path / "x.de", "ja")
+    message = pair_error_of(train_file=[source, target])
+    assert message == f"{source}:2: 2 lines here, 1 in {target}; give each line its translation"
+
+
+def test_a_translation_without_its_source_is_refused(tmp_path):
+    target = write_lines(tmp_path / "x.de", "ja")
+    write_lines(tmp_path / "x.en", "yes")
+    assert pair_error_of(train_file=[target]) == f"{target}: its other half x.en is not named; name both."
+
+
+def test_where_no_languages_are_known_text_files_are_of_no_known_format(tmp_path):
+    message = error_of(train_file=[write_lines(tmp_path / "x.en", "yes")])
+    assert "no known format has the suffix '.en'" in message
+
+
+# Texts
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "it is empty"),
+        (None, "it is empty"),
+        (" \n\u3000", "it is ' \\n\\u3000'"),
+        (7, "it is 7"),
+        (["a"], "it is ['a']"),
+    ],
+)
+def test_what_is_no_text_is_refused(text, fault):
+    with pytest.raises(RowError) as caught:
+        require_text({"text": text}, "text")
+    assert str(caught.value) == f"text: {fault}; write a text"
+
+
+def test_a_text_is_kept_as_it_is():
+    assert require_text({"text": " a\n"}, "text") == " a\n"
+
+
+def test_the_nul_character_is_refused_with_its_place(tmp_path):
+    rows = [{"en": "fine", "de": "gut"}, {"en": "ab\0c", "de": "x"}, {"en": "x", "de": "\0"}]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    assert pair_error_of(train_file=[path]).splitlines() == [
+        f"{path}:2: source: character 3 is NUL (\\u0000), which is no text; take it out",
+        f"{path}:3: target: character 1 is NUL (\\u0000), which is no text; take it out",
+    ]

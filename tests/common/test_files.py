@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import read_rows
+from common.files import read_parallel_rows, read_rows
+from common.lines import Complaints
 
 import datasets
 import pyarrow
@@ -444,3 +445,75 @@ def test_random_sentences_are_read_back_as_they_were_written(tmp_path, seed):
         text += "\n"
         line += size + 1
     assert list(read_rows(write_file(tmp_path / "a.conll", text))) == rows
+
+
+# Text files that belong together line by line
+
+
+def read_parallel(source: Path, target: Path | None) -> tuple[list[tuple[int, dict]], list[str]]:
+    """The rows, and the lines of complaint."""
+    complaints = Complaints(str(source))
+    return list(read_parallel_rows(source, target, ("en", "de"), complaints)), complaints.list_lines()
+
+
+def test_two_text_files_give_a_row_for_every_line(tmp_path):
+    source = write_file(tmp_path / "a.en", "yes\n\nno, thanks\t\n\u2028x\x0by")
+    target = write_file(tmp_path / "a.de", b"\xef\xbb\xbfja\r\n \r\nnein\r\nx\n")
+    rows, faults = read_parallel(source, target)
+    assert faults == []
+    assert rows == [
+        (1, {"en": "yes", "de": "ja"}),
+        (2, {"en": "", "de": " "}),
+        (3, {"en": "no, thanks\t", "de": "nein"}),
+        (4, {"en": "\u2028x\x0by", "de": "x"}),
+    ]
+
+
+def test_without_the_other_language_the_rows_are_the_sources_alone(tmp_path):
+    rows, faults = read_parallel(write_file(tmp_path / "a.en", "yes\nno\n"), None)
+    assert rows == [(1, {"en": "yes"}), (2, {"en": "no"})] and faults == []
+
+
+def test_files_of_different_length_are_refused_at_the_first_line_that_stands_alone(tmp_path):
+    source, target = write_file(tmp_path / "a.en", "1\n2\n3\n"), write_file(tmp_path / "a.de", "1\n2\n")
+    rows, faults = read_parallel(source, target)
+    assert rows == [] and faults == [f"{source}:3: 3 lines here, 2 in {target}; give each line its translation"]
+    rows, faults = read_parallel(target, source)
+    assert rows == [] and faults == [f"{target}:3: 2 lines here, 3 in {source}; give each line its translation"]
+
+
+def test_faults_of_both_files_are_told_with_their_lines(tmp_path):
+    source = write_file(tmp_path / "a.en", b"yes\nn\xf6\nmaybe\nfine\n")
+    target = write_file(tmp_path / "a.de", b"ja\nnein\nv\xfcr\ngut\n")
+    rows, faults = read_parallel(source, target)
+    assert rows == [(1, {"en": "yes", "de": "ja"}), (4, {"en": "fine", "de": "gut"})]
+    assert len(faults) == 2
+    own, other = sorted(faults, key=lambda fault: str(target) in fault)
+    assert own.startswith(f"{source}:2:2: byte 0xf6 is not UTF-8 ")
+    assert f"{target}:3:2: byte 0xfc is not UTF-8 " in other
+
+
+def test_an_empty_half_is_refused(tmp_path):
+    source, target = write_file(tmp_path / "a.en", ""), write_file(tmp_path / "a.de", "")
+    assert read_parallel(source, target) == ([], [f"{source}:1: the file is empty; add rows or leave the file out"])
+    target = write_file(tmp_path / "a.de", "ja\n")
+    assert read_parallel(source, target) == ([], [f"{source}:1: the file is empty; add rows or leave the file out"])
+    rows, faults = read_parallel(target, source)
+    assert rows == [] and faults == [f"{target}:1: 1 lines here, 0 in {source}; give each line its translation"]
+
+
+@pytest.mark.parametrize("suffix", ["en", "de"])
+def test_a_file_in_utf_16_is_told_once(tmp_path, suffix):
+    for name in ("en", "de"):
+        text = "yes\nno\n"
+        write_file(tmp_path / f"a.{name}", text.encode("utf-16") if name == suffix else text)
+    rows, faults = read_parallel(tmp_path / "a.en", tmp_path / "a.de")
+    assert rows == [] and len(faults) == 1 and "UTF-16" in faults[0] and f"a.{suffix}" in faults[0]
+
+
+def test_a_file_that_is_not_there_is_told_with_its_name(tmp_path):
+    source = write_file(tmp_path / "a.en", "yes\n")
+    with pytest.raises(UserError, match=r"b\.de: no such file"):
+        read_parallel(source, tmp_path / "b.de")
+    with pytest.raises(UserError, match="a directory, not a file"):
+        read_parallel(tmp_path, None)

@@ -1,16 +1,33 @@
 import json
 import os
+import random
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
-from common.arguments import ModelArguments
+from common.arguments import ModelArguments, TrainingArguments
 from common.errors import UserError
-from common.from_scratch import ENCODER_PRESETS, build_encoder_config, train_encoder_tokenizer
-from common.models import load_config, load_tokenizer
+from common.from_scratch import (
+    ENCODER_DECODER_PRESETS,
+    ENCODER_PRESETS,
+    build_config,
+    build_encoder_config,
+    train_encoder_decoder_tokenizer,
+    train_encoder_tokenizer,
+    train_tokenizer,
+)
+from common.models import load_config, load_model, load_tokenizer
 
 import pytest
-from transformers import AutoModelForTokenClassification, AutoTokenizer
+import torch
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -173,8 +190,11 @@ def test_a_preset_is_a_bert_of_its_size_for_the_tokenizer(tokenizer, preset):
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(tokenizer):
     with pytest.raises(UserError) as caught:
-        build_encoder_config("encoder_huge", tokenizer)
-    assert str(caught.value) == "from_scratch must be one of encoder_tiny, encoder_small, not 'encoder_huge'."
+        build_config("encoder_huge", tokenizer)
+    assert str(caught.value) == (
+        "from_scratch must be one of encoder_tiny, encoder_small, encoder_decoder_tiny, encoder_decoder_small, "
+        "not 'encoder_huge'."
+    )
 
 
 def test_the_arguments_choose_tokenizer_and_model_from_scratch(tokenizer):
@@ -187,3 +207,211 @@ def test_the_arguments_choose_tokenizer_and_model_from_scratch(tokenizer):
 def test_another_tokenizer_may_be_named_for_a_model_from_scratch(tokenizer, saved):
     arguments = ModelArguments(from_scratch="encoder_tiny", tokenizer_name_or_path=str(saved), vocab_size=10)
     assert load_tokenizer(arguments, ["other texts"]).get_vocab() == tokenizer.get_vocab()
+
+
+# The tokenizer of encoder-decoders
+
+
+@pytest.fixture(scope="module")
+def pair_tokenizer():
+    return train_encoder_decoder_tokenizer(TEXTS, vocab_size=600)
+
+
+ROUND_TRIPS = [
+    "Ada Lovelace lives in Paris.",
+    "unseen zebras quickly vexed jumping wizards",
+    "Straße, Ångström; naïve Coöperation – „Zürich“",
+    "我爱北京天安门。他在Paris工作, 我在2024年。",
+    "emoji 😀👨‍👩‍👧‍👦🇩🇪 and Ж, ไทย, हिन्दी, العربية",
+    "10.5% of 1,000: a , b . c ! ( d )",
+    "two  spaces   and three, a\ttab",
+    "line\nbreak\r\nand another",
+    "trailing space ",
+    "don't stop can't won't n't 's",
+    "underscores ▁ and pipes | \\ / \u00a0 \u3000 \u200b",
+    "control \x01\x7f and private \ue000 \U0010ffff",
+    "a",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", ROUND_TRIPS)
+def test_decoding_gives_a_text_back_as_it_was(pair_tokenizer, text):
+    ids = pair_tokenizer(text)["input_ids"]
+    assert pair_tokenizer.unk_token_id not in ids
+    # The sign for a space in the pieces, U+2581, cannot be told from one.
+    assert pair_tokenizer.decode(ids, skip_special_tokens=True) == text.replace("▁", " ")
+
+
+def test_of_spaces_in_front_one_is_lost(pair_tokenizer):
+    """The space that is written in front of every text stands for it."""
+    assert pair_tokenizer("figs")["input_ids"] == pair_tokenizer(" figs")["input_ids"]
+    assert pair_tokenizer.decode(pair_tokenizer("  figs")["input_ids"], skip_special_tokens=True) == " figs"
+
+
+def test_random_texts_are_given_back_as_they_were(pair_tokenizer):
+    generator = random.Random(4)
+    signs = [chr(code) for code in (*range(33, 127), *range(0xA1, 0x180), *range(0x4E00, 0x4E40), 0x1F600, 0x2014)]
+    for _ in range(300):
+        words = [
+            "".join(generator.choices(signs, k=generator.randrange(1, 8))) for _ in range(generator.randrange(1, 9))
+        ]
+        text = unicodedata.normalize("NFC", " ".join(words))
+        ids = pair_tokenizer(text)["input_ids"]
+        assert pair_tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert ids.count(pair_tokenizer.eos_token_id) == 1  # "</s>" may not come from signs of a text
+
+
+def test_decomposed_letters_are_the_composed_ones(pair_tokenizer):
+    decomposed = unicodedata.normalize("NFD", "Zürich naïve")
+    assert pair_tokenizer(decomposed)["input_ids"] == pair_tokenizer("Zürich naïve")["input_ids"]
+
+
+def test_each_text_ends_with_the_end_of_sentence_and_begins_with_nothing(pair_tokenizer):
+    for text in TEXTS[:5]:
+        ids = pair_tokenizer(text)["input_ids"]
+        assert ids[-1] == pair_tokenizer.eos_token_id == 1 and 1 not in ids[:-1] and pair_tokenizer.pad_token_id == 0
+    assert pair_tokenizer("")["input_ids"] == [1]
+    assert pair_tokenizer(text_target="figs")["input_ids"] == pair_tokenizer("figs")["input_ids"]
+
+
+def test_punctuation_digits_and_chinese_characters_stand_alone(pair_tokenizer):
+    pieces = [piece.replace("▁", "") for piece in pair_tokenizer.tokenize("Paris, 1999!我爱北京")]
+    assert [piece for piece in pieces if piece][-10:] == [",", "1", "9", "9", "9", "!", "我", "爱", "北", "京"]
+    learnt = [piece for piece in pair_tokenizer.get_vocab() if len(piece) > 1 and not piece.startswith("<")]
+    assert not [piece for piece in learnt if any("\u4e00" <= sign <= "\u9fff" for sign in piece.replace("▁", "")[1:])]
+
+
+def test_a_sign_that_was_not_learnt_is_written_in_its_bytes(pair_tokenizer):
+    assert pair_tokenizer.tokenize("Ж")[-2:] == ["<0xD0>", "<0x96>"]
+    assert pair_tokenizer.tokenize("😀")[-4:] == ["<0xF0>", "<0x9F>", "<0x98>", "<0x80>"]
+
+
+def test_bytes_are_not_special(pair_tokenizer):
+    assert sorted(pair_tokenizer.all_special_tokens) == ["</s>", "<pad>", "<unk>"]
+    assert pair_tokenizer.all_special_ids and sorted(pair_tokenizer.all_special_ids) == [0, 1, 2]
+
+
+def test_the_same_texts_give_the_same_encoder_decoder_tokenizer_in_every_process(tmp_path):
+    program = (
+        "import sys, json\n"
+        "from common.from_scratch import train_encoder_decoder_tokenizer\n"
+        "train_encoder_decoder_tokenizer(json.load(sys.stdin), 450).save_pretrained(sys.argv[1])\n"
+    )
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / seed)],
+            stdin=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": ".", "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+        )
+        for seed in ("1", "2")
+    ]
+    for run in runs:
+        run.communicate(json.dumps(TEXTS))
+        assert run.returncode == 0
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
+def test_the_same_texts_give_the_same_encoder_decoder_tokenizer_again_and_again(pair_tokenizer):
+    for _ in range(5):
+        again = train_encoder_decoder_tokenizer(iter(TEXTS), vocab_size=600)
+        assert again.backend_tokenizer.to_str() == pair_tokenizer.backend_tokenizer.to_str()
+
+
+def test_a_vocabulary_too_small_for_bytes_and_characters_is_refused_with_the_smallest():
+    """3 special pieces, 256 bytes, the sign for a space, and a, b and c."""
+    with pytest.raises(UserError) as caught:
+        train_encoder_decoder_tokenizer(["ab", "ca"], vocab_size=262)
+    assert str(caught.value) == ("vocab_size is 262: the texts need 263 for single characters; set it higher.")
+    tokenizer = train_encoder_decoder_tokenizer(["ab", "ca"], vocab_size=263)
+    assert len(tokenizer) == 263
+    assert tokenizer.decode(tokenizer("cab")["input_ids"], skip_special_tokens=True) == "cab"
+
+
+@pytest.mark.parametrize("vocab_size", [350, 400])
+def test_no_more_pieces_are_learnt_for_pairs_than_asked_for(vocab_size):
+    tokenizer = train_encoder_decoder_tokenizer(TEXTS, vocab_size)
+    assert len(tokenizer) == vocab_size
+    assert sorted(tokenizer.get_vocab().values()) == list(range(vocab_size))
+
+
+def test_a_saved_encoder_decoder_tokenizer_loads_with_the_auto_class_and_gives_the_same(pair_tokenizer, tmp_path):
+    config = build_config("encoder_decoder_tiny", pair_tokenizer)
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
+    pair_tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.is_fast and len(loaded) == len(pair_tokenizer) and loaded.model_max_length == 1024
+    assert loaded.model_input_names == ["input_ids", "attention_mask"]
+    for text in ROUND_TRIPS:
+        ids = loaded(text)["input_ids"]
+        assert ids == pair_tokenizer(text)["input_ids"]
+        assert loaded.decode(ids, skip_special_tokens=True) == text.replace("▁", " ")
+
+
+# The model of encoder-decoders
+
+
+@pytest.mark.parametrize("preset", ["encoder_decoder_tiny", "encoder_decoder_small"])
+def test_an_encoder_decoder_preset_is_a_pegasus_of_its_size_for_the_tokenizer(pair_tokenizer, preset):
+    config = build_config(preset, pair_tokenizer)
+    sizes = {"encoder_decoder_tiny": (128, 2, 2, 512, 4), "encoder_decoder_small": (256, 3, 3, 1024, 4)}
+    assert set(ENCODER_DECODER_PRESETS) == set(sizes)
+    assert config.model_type == "pegasus" and config.vocab_size == len(pair_tokenizer)
+    assert sizes[preset] == (
+        config.d_model, config.encoder_layers, config.decoder_layers, config.encoder_ffn_dim,
+        config.encoder_attention_heads,
+    )  # fmt: skip
+    assert (config.decoder_ffn_dim, config.decoder_attention_heads) == sizes[preset][3:]
+    assert config.max_position_embeddings == 1024 == pair_tokenizer.model_max_length
+    assert (config.pad_token_id, config.decoder_start_token_id, config.eos_token_id) == (0, 0, 1)
+
+
+def test_an_encoder_decoder_from_scratch_takes_as_many_pieces_as_its_tokenizer_says(pair_tokenizer):
+    model = AutoModelForSeq2SeqLM.from_config(build_config("encoder_decoder_tiny", pair_tokenizer)).eval()
+    ids = torch.full((1, 1024), 300)
+    assert torch.isfinite(model(input_ids=ids, labels=ids).loss)
+
+
+def test_the_preset_chooses_the_kind_of_the_tokenizer(tokenizer, pair_tokenizer):
+    for preset in ENCODER_PRESETS:
+        assert train_tokenizer(preset, iter(TEXTS), 400).get_vocab() == tokenizer.get_vocab()
+    for preset in ENCODER_DECODER_PRESETS:
+        assert train_tokenizer(preset, iter(TEXTS), 600).get_vocab() == pair_tokenizer.get_vocab()
+
+
+def test_an_unknown_preset_is_refused_before_a_tokenizer_is_learnt():
+    with pytest.raises(UserError, match="from_scratch must be one of encoder_tiny, .*, not 'tiny'"):
+        train_tokenizer("tiny", ["a"], 400)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "preset", "fitting"),
+    [
+        (AutoModelForSeq2SeqLM, "encoder_tiny", "encoder_decoder_tiny or encoder_decoder_small"),
+        (AutoModelForTokenClassification, "encoder_decoder_tiny", "encoder_tiny or encoder_small"),
+        (AutoModelForQuestionAnswering, "encoder_decoder_small", "encoder_tiny or encoder_small"),
+        (AutoModelForSequenceClassification, "encoder_decoder_tiny", "encoder_tiny or encoder_small"),
+    ],
+)
+def test_a_preset_of_another_kind_is_refused_with_those_that_fit(
+    model_class, preset, fitting, tokenizer, pair_tokenizer, tmp_path
+):
+    config = build_config(preset, tokenizer if preset in ENCODER_PRESETS else pair_tokenizer)
+    training_args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(UserError) as caught:
+        load_model(model_class, ModelArguments(from_scratch=preset), training_args, config)
+    assert str(caught.value) == f"from_scratch {preset} has no head for this: use {fitting}."
+
+
+def test_the_arguments_build_an_encoder_decoder_from_scratch(pair_tokenizer, tmp_path):
+    arguments = ModelArguments(from_scratch="encoder_decoder_tiny", vocab_size=600)
+    learnt = load_tokenizer(arguments, (text for text in TEXTS))
+    assert learnt.get_vocab() == pair_tokenizer.get_vocab()
+    config = load_config(arguments, learnt)
+    training_args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    model = load_model(AutoModelForSeq2SeqLM, arguments, training_args, config, task_type="SEQ_2_SEQ_LM")
+    assert type(model).__name__ == "PegasusForConditionalGeneration" and model.dtype == torch.float32
+    assert model.generate(torch.tensor([[300, 1]]), max_length=4)[0, 0] == 0

@@ -95,15 +95,41 @@ def test_nothing_logged_gives_no_picture(tmp_path, log):
     assert list(tmp_path.iterdir()) == []
 
 
+def measure_bars(picture: np.ndarray) -> list[int]:
+    """The width of each bar in pixels, from top to bottom."""
+    rows = (picture == [int(BLUE[start : start + 2], 16) for start in (1, 3, 5)]).all(-1).sum(axis=1)
+    return [int(rows[top]) for top in np.flatnonzero((rows[1:] > 0) & (rows[:-1] == 0)) + 2]
+
+
 def test_bars_are_drawn_the_highest_on_top(tmp_path):
     path = tmp_path / "plots" / "bars.png"
     assert plot_bars("F1 by entity type", {"PER": 0.25, "LOC": 1.0, "ORG": 0.5}, path) == [path]
-    picture = read_picture(path)
-    rows = (picture == [int(BLUE[start : start + 2], 16) for start in (1, 3, 5)]).all(-1).sum(axis=1)
-    widths = [int(rows[top]) for top in np.flatnonzero((rows[1:] > 0) & (rows[:-1] == 0)) + 2]  # the first of each bar
+    widths = measure_bars(read_picture(path))
     assert len(widths) == 3
     assert widths[1] / widths[0] == pytest.approx(0.5, abs=0.02)
     assert widths[2] / widths[0] == pytest.approx(0.25, abs=0.02)
+
+
+def test_bars_in_order_begin_with_the_first(tmp_path):
+    values = {"1-4 characters": 0.25, "5-8 characters": 1.0, "9-12 characters": 0.5}
+    widths = measure_bars(read_picture(plot_bars("by length", values, tmp_path / "a.png", in_order=True)[0]))
+    assert [width / widths[1] for width in widths] == pytest.approx([0.25, 1, 0.5], abs=0.02)
+
+
+def test_percentages_fill_as_much_as_shares(tmp_path):
+    shares, percentages = (
+        measure_bars(read_picture(plot_bars("score", {"a": whole, "b": whole / 2}, tmp_path / f"{whole}.png")[0]))
+        for whole in (1, 100)
+    )
+    assert percentages == pytest.approx(shares, rel=0.02)
+
+
+def test_percentages_are_drawn_inside_the_learning_curve(tmp_path):
+    log = [{"step": step, "eval_loss": 1.0, "eval_bleu": bleu} for step, bleu in ((10, 20.0), (20, 90.0))]
+    picture = read_picture(plot_learning_curve(log, tmp_path / "a.png", ["bleu"])[0])
+    green = (picture == [int(GREEN[start : start + 2], 16) for start in (1, 3, 5)]).all(-1)
+    rows = np.flatnonzero(green[:, picture.shape[1] // 2 :].any(1)) / picture.shape[0]
+    assert rows[0] < 0.25 and np.any((rows > 0.55) & (rows < 0.75)), "90 near the top, 20 far below, both drawn"
 
 
 def test_more_bars_make_a_higher_picture(tmp_path):

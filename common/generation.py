@@ -1,0 +1,164 @@
+"""Generated texts: one setting for every evaluation, and ids made into texts in the order of the rows."""
+
+from collections.abc import Callable, Sequence
+
+from common.arguments import GenerationArguments
+from common.errors import UserError
+from common.losses import IGNORED
+from common.training import predict
+
+import numpy as np
+from datasets import Dataset
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+from transformers.trainer_utils import PredictionOutput
+
+T5_TYPES = {"t5", "mt5", "umt5", "longt5", "switch_transformers"}
+SLICES, WORST = 4, 20  # of the report: groups by length, rows with the lowest score
+
+
+def set_generation(
+    model, generation_args: GenerationArguments, max_target_length: int, forced_bos_token_id: int | None = None
+) -> None:
+    """Put the settings into the model's generation_config, where every evaluation and later users find them.
+
+    `forced_bos_token_id` is the first piece of every text, the language of models that know several.
+    """
+    config = model.generation_config
+    for name in ("num_beams", "no_repeat_ngram_size", "length_penalty", "repetition_penalty", "min_new_tokens"):
+        value = getattr(generation_args, name)
+        if value is not None:
+            setattr(config, name, value)
+    # The piece that starts the decoder counts too. One limit only: generate() warns where there are two.
+    longest = generation_args.max_new_tokens or max_target_length
+    config.max_length, config.max_new_tokens = longest + 1, None
+    limit = (
+        f"{'max_new_tokens' if generation_args.max_new_tokens else 'max_target_length'} is {longest}: set it higher."
+    )
+    if config.min_length and config.min_length > config.max_length:
+        raise UserError(f"The checkpoint generates at least {config.min_length} pieces, but {limit}")
+    if config.min_new_tokens and config.min_new_tokens > longest:
+        raise UserError(f"min_new_tokens is {config.min_new_tokens}, but {limit}")
+    if generation_args.num_beams == 1:  # what is left over from a checkpoint that was made for beams
+        config.length_penalty = config.early_stopping = None
+    starts_with_language = model.config.model_type == "mbart" and (
+        model.config.decoder_start_token_id != model.config.eos_token_id
+    )
+    if forced_bos_token_id is not None and starts_with_language:  # mBART's decoder does; mBART-50's writes it first
+        config.decoder_start_token_id, config.forced_bos_token_id = forced_bos_token_id, None
+    elif forced_bos_token_id is not None:
+        config.forced_bos_token_id = forced_bos_token_id
+    if config.decoder_start_token_id is None:
+        config.decoder_start_token_id = model.config.decoder_start_token_id
+    config._from_model_config = False  # else generate() would make it anew from config.json
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        raise UserError(f"These generation settings contradict each other: {error}") from error
+
+
+def refuse_float16(training_args, config) -> None:
+    """T5 and its kin overflow in float16: the loss becomes NaN or, worse, stays 0 (huggingface/transformers#9295)."""
+    if training_args.fp16 and config.model_type in T5_TYPES:
+        raise UserError(
+            f"{config.model_type} overflows in float16, and its loss becomes NaN: set dtype to bfloat16 or float32."
+        )
+
+
+def decode_texts(generated: np.ndarray, features: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The generated texts in the order of the rows; `row` of the features says which row each was generated for."""
+    ids = np.where(generated == IGNORED, tokenizer.pad_token_id, generated)
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return put_back([text.strip() for text in texts], features["row"])
+
+
+def put_back(values: Sequence, rows: Sequence[int]) -> list:
+    """Values in the order of the rows that they are of."""
+    assert sorted(rows) == list(range(len(values))), "one value for each row"
+    ordered = [None] * len(values)
+    for value, row in zip(values, rows, strict=True):
+        ordered[row] = value
+    return ordered
+
+
+def measure_generated(generated: np.ndarray, max_length: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    """Mean number of pieces of a generated text, and the percentage of texts that the length limit stopped.
+
+    `max_length` is that of the generation_config: it counts the piece that starts the decoder.
+    """
+    written = generated[:, 1:]
+    is_piece = (written != IGNORED) & ~np.isin(written, tokenizer.all_special_ids)
+    # Not the pieces alone: behind its end, beam search fills a text up with ends where padding has the id 0.
+    is_end = written == tokenizer.eos_token_id
+    lengths = np.where(is_end.any(1), is_end.argmax(1) + 1, (written != IGNORED).sum(1))
+    is_stopped = lengths >= max_length - 1
+    return {"generated_length": float(is_piece.sum(1).mean()), "stopped_by_limit": float(100 * is_stopped.mean())}
+
+
+def compute_target_loss(losses: np.ndarray, numbers: np.ndarray | None) -> dict[str, float]:
+    """The mean loss over all target pieces of a split; {} where there are no targets."""
+    return {} if numbers is None or not numbers.sum() else {"loss": float(losses.sum() / numbers.sum())}
+
+
+def generate(trainer, features: Dataset) -> PredictionOutput:
+    """Generated ids, losses and numbers of target pieces of every row; also where training evaluates the loss alone."""
+    trainer.args.predict_with_generate = True
+    return predict(trainer, features)
+
+
+def score_generated(
+    evaluated: EvalPrediction | PredictionOutput,
+    features: Dataset,
+    rows: Dataset,
+    target_name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    score_texts: Callable[[list[str], Dataset], dict[str, float]],
+) -> dict[str, float]:
+    """Loss, lengths, and what `score_texts(texts, rows)` says of the rows that have a target; {} where none has one."""
+    if not isinstance(evaluated.predictions, tuple):
+        return compute_target_loss(evaluated.predictions, evaluated.label_ids)
+    generated, losses = evaluated.predictions
+    known = [index for index, target in enumerate(rows[target_name]) if target is not None]
+    if not known:
+        return {}
+    texts = decode_texts(generated, features, tokenizer)
+    scores = score_texts([texts[index] for index in known], rows.select(known))
+    loss = compute_target_loss(losses, evaluated.label_ids)
+    return loss | scores | measure_generated(generated, max_length, tokenizer)
+
+
+def list_generated(
+    texts: list[str], rows: Dataset, source_name: str, target_name: str, scores: list[dict[str, float] | None]
+) -> list[dict]:
+    """A row an input, in their order: id, source, target if any, the generated text, and the scores of this row."""
+    listed = []
+    for row, text, values in zip(rows, texts, scores, strict=True):
+        entry = {"id": row["id"], source_name: row[source_name]}
+        entry |= {} if row[target_name] is None else {target_name: row[target_name]}
+        entry[f"predicted_{target_name}"] = text
+        listed.append(entry | {name: round(value, 2) for name, value in (values or {}).items()})
+    return listed
+
+
+def report_generated(outcome, split: str, listed: list[dict], source_name: str, score_name: str) -> None:
+    """Put the score by length of the source, and the texts with the lowest score, into the report."""
+    scored = [row for row in listed if score_name in row]
+    if len(scored) >= 4 * SLICES:
+        ordered = sorted(scored, key=lambda row: len(row[source_name]))
+        parts = [ordered[len(scored) * n // SLICES : len(scored) * (n + 1) // SLICES] for n in range(SLICES)]
+        groups = {}  # parts of texts that all have one length are one group
+        for part in parts:
+            name = f"{len(part[0][source_name])}-{len(part[-1][source_name])} characters"
+            groups.setdefault(name, []).extend(row[score_name] for row in part)
+        means = {name: float(np.mean(values)) for name, values in groups.items()}
+        outcome.slices[f"{split} {score_name} by length of the {source_name}"] = means
+    worst = sorted(scored, key=lambda row: row[score_name])[:WORST]
+    outcome.tables[f"{split}: texts with the lowest {score_name}"] = [
+        {score_name: row[score_name]}
+        | {name: _shorten(value) for name, value in row.items() if isinstance(value, str) and name != "id"}
+        for row in worst
+    ]
+
+
+def _shorten(text: str, most: int = 400) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."
