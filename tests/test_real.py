@@ -119,6 +119,31 @@ def test_every_real_row_of_the_other_recipes_is_read(name, real_data, minilm, tm
     assert f"validation {rows:,} rows" in run.stdout
 
 
+LANGUAGES = {"multi30k_en_de": ["--target_lang", "de"], "tatoeba_en_zh": ["--target_lang", "zh"]}
+
+
+def list_pair_flags(name: str) -> list[str]:
+    """The flags that say which languages a set has, for translation."""
+    languages = LANGUAGES.get(name.split("/")[1])
+    return [] if languages is None else ["--source_lang", "en", *languages]
+
+
+PAIR_SETS = ["translation/multi30k_en_de", "translation/tatoeba_en_zh", "summarization/dialogsum",
+             "summarization/csl_title"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIR_SETS)
+def test_every_real_pair_is_read(name, real_data, tmp_path):
+    rows = {split: len(read_jsonl(real_data / name / f"{split}.jsonl")) for split in SPLITS}
+    run = run_recipe(
+        name.split("/")[0], "--from_scratch", "encoder_decoder_tiny", "--vocab_size", "9000", *list_pair_flags(name),
+        *list_file_flags(real_data / name, *SPLITS), "--do_train", "--do_eval", "--do_predict", "--dry_run",
+        "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert ", ".join(f"{split} {count:,} rows" for split, count in rows.items()) in run.stdout
+
+
 # Learning rate and steps in which one layer of 64 learns 32 rows.
 BY_HEART = {"t5": ("1e-2", 150), "bart": ("3e-3", 180), "marian": ("3e-3", 220)}
 
