@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from common.calibration import Calibration
+from common.lines import shorten
 from common.losses import IGNORED, BinaryCrossEntropy, CrossEntropy
 from common.metrics.classes import ClassMetric, make_indicators
 
@@ -86,7 +87,7 @@ def list_mistakes(rows: list[dict]) -> list[dict]:
     mistakes = []
     for row in rows:
         text = " / ".join(part for part in (row["text"], row.get("text_pair")) if part)
-        text = text if len(text) <= 300 else f"{text[:300]} ..."
+        text = shorten(text)
         if "label" in row and row["label"] != row["predicted_label"]:
             mistakes.append(
                 {"score": row["score"], "text": text, "label": row["label"], "predicted": row["predicted_label"]}

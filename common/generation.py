@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from common.arguments import GenerationArguments
 from common.errors import UserError
+from common.lines import shorten
 from common.losses import IGNORED
 from common.training import predict
 
@@ -155,10 +156,6 @@ def report_generated(outcome, split: str, listed: list[dict], source_name: str, 
     worst = sorted(scored, key=lambda row: row[score_name])[:WORST]
     outcome.tables[f"{split}: texts with the lowest {score_name}"] = [
         {score_name: row[score_name]}
-        | {name: _shorten(value) for name, value in row.items() if isinstance(value, str) and name != "id"}
+        | {name: shorten(value, 400) for name, value in row.items() if isinstance(value, str) and name != "id"}
         for row in worst
     ]
-
-
-def _shorten(text: str, most: int = 400) -> str:
-    return text if len(text) <= most else f"{text[:most]} ..."

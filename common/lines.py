@@ -47,6 +47,11 @@ def name_some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
+def shorten(text: str, most: int = 300) -> str:
+    """The first `most` characters, and " ..." where there are more."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
 def read_lines(path: Path, complaints: Complaints) -> Iterator[tuple[int, str, bool]]:
     """Yield (line, text with its line end as \\n, whether it is sound); a byte that is not UTF-8 is complained of."""
     with path.open("rb") as file:

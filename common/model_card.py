@@ -4,6 +4,14 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+_GENERATION = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{path}")
+model = AutoModelForSeq2SeqLM.from_pretrained("{path}")
+text = "<text>"
+inputs = tokenizer(model.config.source_prefix + text, return_tensors="pt")
+outputs = model.generate(**inputs)  # beams, lengths and language as in the evaluation: generation_config.json
+print(tokenizer.decode(outputs[0], skip_special_tokens=True))"""
 USAGE = {
     "token-classification": """from transformers import pipeline
 
@@ -28,22 +36,10 @@ allowed = (in_context[:, None] & in_context).triu()  # an answer ends where it s
 scores = (outputs.start_logits[0][:, None] + outputs.end_logits[0]).masked_fill(~allowed, float("-inf"))
 start, end = divmod(scores.argmax().item(), len(offsets))
 print(context[offsets[start][0] : offsets[end][1]])""",
-    "translation": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{path}")
-model = AutoModelForSeq2SeqLM.from_pretrained("{path}")
-text = "The dog finds a red ball in the garden."
-inputs = tokenizer(model.config.source_prefix + text, return_tensors="pt")
-outputs = model.generate(**inputs)  # beams, lengths and language as in the evaluation: generation_config.json
-print(tokenizer.decode(outputs[0], skip_special_tokens=True))""",
-    "summarization": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{path}")
-model = AutoModelForSeq2SeqLM.from_pretrained("{path}")
-text = "The bridge of Marlow was closed on Monday. Nobody knows yet when it will open again."
-inputs = tokenizer(model.config.source_prefix + text, return_tensors="pt")
-outputs = model.generate(**inputs)  # beams, lengths and language as in the evaluation: generation_config.json
-print(tokenizer.decode(outputs[0], skip_special_tokens=True))""",
+    "translation": _GENERATION.replace("<text>", "The dog finds a red ball in the garden."),
+    "summarization": _GENERATION.replace(
+        "<text>", "The bridge of Marlow was closed on Monday. Nobody knows yet when it will open again."
+    ),
 }
 # What the Hub calls metrics whose name here says more, or something else.
 METRIC_TYPES = {

@@ -4,6 +4,8 @@ import base64
 from html import escape
 from pathlib import Path
 
+from common.lines import shorten
+
 STYLE = """
 body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: #1f2430 }
@@ -29,7 +31,7 @@ def write_report(path: Path, outcome, recipe: dict, plots: list[Path], training_
         for plot in plots
     )
     tables = "".join(f"<h2>{escape(title)}</h2>{_draw_table(rows)}" for title, rows in outcome.tables.items() if rows)
-    facts = _draw_table([{"": name, " ": _shorten(value)} for name, value in recipe.items()])
+    facts = _draw_table([{"": name, " ": _show_fact(value)} for name, value in recipe.items()])
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{escape(Path(training_args.output_dir).name)}</title><style>{STYLE}</style>"
@@ -65,6 +67,5 @@ def _format(value) -> str:
     return f"{value:.4f}" if isinstance(value, float) else escape(str(value))
 
 
-def _shorten(value, most: int = 300) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= most else f"{text[:most]} ..."
+def _show_fact(value) -> str:
+    return shorten(", ".join(map(str, value)) if isinstance(value, list) else str(value))

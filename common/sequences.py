@@ -1,10 +1,9 @@
 """Sources and targets of sequence-to-sequence models: texts to pieces, cut where they are too long, and counted."""
 
-from collections.abc import Sequence
-
 from common.errors import UserError
 from common.losses import IGNORED
 from common.models import choose_max_length
+from common.windows import count_cut_texts
 
 import numpy as np
 import torch
@@ -113,12 +112,9 @@ def describe_cut_pairs(
     limits = f"sources up to {max_source_length} pieces, targets up to {max_target_length}"
     parts = []
     for side, lost in (("source", "end" if keep == "head" else "middle"), ("target", "end")):
-        counts = {split: int(np.sum(rows[f"{side}_is_cut"])) for split, rows in features.items()}
-        if any(counts.values()):
-            said = ", ".join(
-                f"{split} {count:,} of {len(features[split]):,}" for split, count in counts.items() if count
-            )
-            parts.append(f"the {lost} of longer {side}s is cut off ({said})")
+        counts = count_cut_texts(features, f"{side}_is_cut")
+        if counts:
+            parts.append(f"the {lost} of longer {side}s is cut off ({counts})")
     return f"{limits}: {'; '.join(parts) or 'no text is cut'}"
 
 
@@ -151,9 +147,3 @@ def show_pair(row: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> str:
     source = [piece for piece in row["input_ids"] if piece != tokenizer.pad_token_id]
     target = [piece for piece in row.get("labels", []) if piece != IGNORED]
     return " -> ".join(" ".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (source, target) if ids)
-
-
-def list_both_sides(rows: Dataset, names: Sequence[str]):
-    """Every text of these columns, for a tokenizer to learn from."""
-    for name in names:
-        yield from (text for text in rows[name] if text is not None)

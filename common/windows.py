@@ -106,10 +106,16 @@ def encode_texts(
     return windows | {"row": [rows[index] for index in kept], "is_cut": [pieces[rows[index]] > 1 for index in kept]}
 
 
-def list_texts(rows: Dataset) -> Iterator[str]:
-    """Every text and second text of the rows, for a tokenizer to learn from."""
-    for name in ("text", "text_pair"):
-        yield from (text for text in rows[name] if text is not None)
+def list_texts(rows: Dataset, columns: Sequence[str] = ("text", "text_pair")) -> Iterator[str]:
+    """Every text of these columns of the rows, for a tokenizer to learn from."""
+    for column in columns:
+        yield from (text for text in rows[column] if text is not None)
+
+
+def count_cut_texts(features: DatasetDict, column: str) -> str:
+    """How many texts of each split were cut, which `column` says, as in "train 3 of 1,000"; "" where none was."""
+    counts = {split: int(np.sum(rows[column])) for split, rows in features.items()}
+    return ", ".join(f"{split} {count:,} of {len(features[split]):,}" for split, count in counts.items() if count)
 
 
 def describe_cut_texts(windows: DatasetDict, rows: DatasetDict, max_length: int, long_text: str) -> str:
@@ -117,10 +123,9 @@ def describe_cut_texts(windows: DatasetDict, rows: DatasetDict, max_length: int,
     if long_text == "windows":
         more = sum(len(windows[split]) - len(rows[split]) for split in windows)
         return f"up to {max_length} pieces, {more:,} more than texts; their scores are pooled"
-    cut = {split: int(np.sum(table["is_cut"])) for split, table in windows.items()}
-    if not any(cut.values()):
+    lost = count_cut_texts(windows, "is_cut")  # a window is a whole text here
+    if not lost:
         return f"up to {max_length} pieces: no text is cut"
-    lost = ", ".join(f"{split} {count:,} of {len(rows[split]):,}" for split, count in cut.items() if count)
     return f"up to {max_length} pieces: the end of longer texts is cut off ({lost}); long_text: windows reads it too"
 
 

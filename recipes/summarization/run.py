@@ -38,12 +38,12 @@ from common.sequences import (
     choose_lengths,
     describe_cut_pairs,
     encode_pairs,
-    list_both_sides,
     show_pair,
     sort_for_generation,
 )
 from common.trainers import Seq2SeqTrainer
 from common.training import list_wanted_splits, prepare_run, rehearse, train
+from common.windows import list_texts
 
 from datasets import Dataset, Features, Value
 from transformers import AutoModelForSeq2SeqLM
@@ -109,7 +109,7 @@ def main(model_args, data_args, summarization_args, generation_args, training_ar
 
     # Model
     model_class = AutoModelForSeq2SeqLM
-    tokenizer = load_tokenizer(model_args, texts=list_both_sides(splits[wanted[0]], ("document", "summary")))
+    tokenizer = load_tokenizer(model_args, texts=list_texts(splits[wanted[0]], ("document", "summary")))
     config = load_config(model_args, tokenizer)
     refuse_float16(training_args, config)
     prefix = choose_prefix(config, summarization_args.source_prefix, "summarization")

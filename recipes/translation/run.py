@@ -37,12 +37,12 @@ from common.sequences import (
     choose_lengths,
     describe_cut_pairs,
     encode_pairs,
-    list_both_sides,
     show_pair,
     sort_for_generation,
 )
 from common.trainers import Seq2SeqTrainer
 from common.training import list_wanted_splits, prepare_run, rehearse, train
+from common.windows import list_texts
 
 from datasets import Dataset, Features, Value
 from transformers import AutoModelForSeq2SeqLM
@@ -114,7 +114,7 @@ def main(model_args, data_args, translation_args, generation_args, training_args
 
     # Model
     model_class = AutoModelForSeq2SeqLM
-    tokenizer = load_tokenizer(model_args, texts=list_both_sides(splits[wanted[0]], ("source", "target")))
+    tokenizer = load_tokenizer(model_args, texts=list_texts(splits[wanted[0]], ("source", "target")))
     config = config or load_config(model_args, tokenizer)
     source_lang, target_lang, first_piece = set_languages(tokenizer, *languages)
     task = f"translation_{source_lang}_to_{target_lang}"

@@ -9,10 +9,10 @@ from common.sequences import (
     encode_pairs,
     encode_side,
     find_special_pieces,
-    list_both_sides,
     show_pair,
     sort_for_generation,
 )
+from common.windows import list_texts
 from tests.multilingual import LANGUAGES, TEXTS, build_multilingual_tokenizer
 
 import pytest
@@ -180,7 +180,7 @@ def test_a_pair_is_shown_by_its_pieces_without_padding(tokenizers):
 
 def test_the_texts_of_both_sides_are_listed_without_missing_ones():
     rows = Dataset.from_dict({"source": ["a", "b"], "target": ["c", None], "other": ["x", "y"]})
-    assert sorted(list_both_sides(rows, ("source", "target"))) == ["a", "b", "c"]
+    assert sorted(list_texts(rows, ("source", "target"))) == ["a", "b", "c"]
 
 
 # Lengths
