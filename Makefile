@@ -8,7 +8,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLIN
 .PHONY: demo test test-real style format clean
 
 demo: $(VENV)/installed  ## train the recipes on their samples, offline, on a CPU; one thread, since the models are small
-	for recipe in sentiment ner qa translation summarization; do OMP_NUM_THREADS=1 $(BIN)/accelerate launch recipes/$$recipe/run.py || exit; done
+	for recipe in sentiment ner qa translation summarization dialogue; do OMP_NUM_THREADS=1 $(BIN)/accelerate launch recipes/$$recipe/run.py || exit; done
 
 test: $(VENV)/installed-dev  ## every test that needs neither network nor GPU nor downloads
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile

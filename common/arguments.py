@@ -26,7 +26,7 @@ class ModelArguments:
     from_scratch: str | None = option(
         None,
         "Instead of a pretrained model: a new one of this size (encoder_tiny, encoder_small, encoder_decoder_tiny, "
-        "encoder_decoder_small).",
+        "encoder_decoder_small, decoder_tiny, decoder_small).",
     )
     vocab_size: int = option(8000, "With from_scratch: most pieces that the tokenizer learns from the texts.")
     tokenizer_name_or_path: str | None = option(None, "Tokenizer, where it is not the one of model_name_or_path.")
@@ -105,7 +105,10 @@ class GenerationArguments:
     """How texts are generated, in every evaluation alike; what is left out is as the checkpoint has it."""
 
     num_beams: int | None = option(None, "Beams of the search; 1 takes the likeliest piece each time.")
-    max_new_tokens: int | None = option(None, "Most pieces of a generated text. Default: max_target_length.")
+    max_new_tokens: int | None = option(
+        None,
+        "Most pieces of a generated text. Default: max_target_length; in dialogues the checkpoint's, or 256.",
+    )
     min_new_tokens: int | None = option(None, "Fewest pieces of a generated text.")
     no_repeat_ngram_size: int | None = option(None, "Never generate this many pieces in a row twice (0: no limit).")
     length_penalty: float | None = option(None, "Above 0 beams prefer longer texts, below 0 shorter ones.")
@@ -206,7 +209,9 @@ class Seq2SeqTrainingArguments(RunArguments, transformers.Seq2SeqTrainingArgumen
         if self.sortish_sampler:
             raise UserError("sortish_sampler has no effect: set train_sampling_strategy to group_by_length.")
         wanted = (self.metric_for_best_model or "loss").removeprefix("eval_")
-        if wanted != "loss" and not self.predict_with_generate:
+        if wanted == "perplexity" and self.greater_is_better is None:
+            self.greater_is_better = False  # Hugging Face takes every score but a loss for better the greater it is
+        if wanted not in ("loss", "perplexity") and not self.predict_with_generate:
             raise UserError(
                 f"metric_for_best_model {wanted} needs generated texts: set predict_with_generate, or choose loss."
             )

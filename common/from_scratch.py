@@ -11,10 +11,11 @@ from common.errors import UserError
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE, WordPiece
-from transformers import BertConfig, PegasusConfig, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, LlamaConfig, PegasusConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 MAX_POSITIONS = 512
 MAX_PIECES = 1024  # of an encoder-decoder's source and of its target
+MAX_CONTEXT = 2048  # of a decoder's dialogue
 ENCODER_PRESETS = {
     "encoder_tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
     "encoder_small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024},
@@ -24,7 +25,11 @@ ENCODER_DECODER_PRESETS = {
     "encoder_decoder_tiny": {"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "ffn": 512, "heads": 4},
     "encoder_decoder_small": {"d_model": 256, "encoder_layers": 3, "decoder_layers": 3, "ffn": 1024, "heads": 4},
 }
-PRESETS = {BertConfig: ENCODER_PRESETS, PegasusConfig: ENCODER_DECODER_PRESETS}
+DECODER_PRESETS = {
+    "decoder_tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 384},
+    "decoder_small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 768},
+}
+PRESETS = {BertConfig: ENCODER_PRESETS, PegasusConfig: ENCODER_DECODER_PRESETS, LlamaConfig: DECODER_PRESETS}
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
@@ -38,14 +43,18 @@ def train_tokenizer(preset: str, texts: Iterable[str], vocab_size: int) -> PreTr
     _check_preset(preset)
     if preset in ENCODER_PRESETS:
         return train_encoder_tokenizer(texts, vocab_size)
+    if preset in DECODER_PRESETS:
+        return train_decoder_tokenizer(texts, vocab_size)
     return train_encoder_decoder_tokenizer(texts, vocab_size)
 
 
 def build_config(preset: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
-    """The configuration of a model of the preset's size for `tokenizer`: a BERT, or an encoder-decoder."""
+    """The configuration of a model of the preset's size for `tokenizer`: a BERT, an encoder-decoder, or a Llama."""
     _check_preset(preset)
     if preset in ENCODER_PRESETS:
         return build_encoder_config(preset, tokenizer)
+    if preset in DECODER_PRESETS:
+        return build_decoder_config(preset, tokenizer)
     return build_encoder_decoder_config(preset, tokenizer)
 
 
@@ -181,4 +190,57 @@ def build_encoder_decoder_config(preset: str, tokenizer: PreTrainedTokenizerFast
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,
         forced_eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def train_decoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer learnt from `texts`, whose decoding gives every text back byte by byte.
+
+    Digits and Chinese characters stand alone. Beside the end of a text it knows the tokens of ChatML.
+    """
+    special_tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    splitter = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{Han}|\p{N}"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    smallest = len(special_tokens) + len(alphabet)
+    if vocab_size < smallest:
+        raise UserError(f"vocab_size is {vocab_size}: single bytes need {smallest}; set it higher.")
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.train_from_iterator(
+        list(texts),
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=special_tokens,
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_CONTEXT,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+
+
+def build_decoder_config(preset: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    """The configuration of a Llama of the preset's size for `tokenizer`."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=MAX_CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **DECODER_PRESETS[preset],
     )

@@ -10,10 +10,11 @@ from common.training import predict
 
 import numpy as np
 from datasets import Dataset
-from transformers import EvalPrediction, PreTrainedTokenizerBase
+from transformers import EvalPrediction, GenerationConfig, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 T5_TYPES = {"t5", "mt5", "umt5", "longt5", "switch_transformers"}
+LONGEST_REPLY = 256  # pieces
 SLICES, WORST = 4, 20  # of the report: groups by length, rows with the lowest score
 
 
@@ -25,22 +26,10 @@ def set_generation(
     `forced_bos_token_id` is the first piece of every text, the language of models that know several.
     """
     config = model.generation_config
-    for name in ("num_beams", "no_repeat_ngram_size", "length_penalty", "repetition_penalty", "min_new_tokens"):
-        value = getattr(generation_args, name)
-        if value is not None:
-            setattr(config, name, value)
-    # The piece that starts the decoder counts too. One limit only: generate() warns where there are two.
     longest = generation_args.max_new_tokens or max_target_length
+    _set_wishes(config, generation_args, longest, "max_target_length")
+    # The piece that starts the decoder counts too. One limit only: generate() warns where there are two.
     config.max_length, config.max_new_tokens = longest + 1, None
-    limit = (
-        f"{'max_new_tokens' if generation_args.max_new_tokens else 'max_target_length'} is {longest}: set it higher."
-    )
-    if config.min_length and config.min_length > config.max_length:
-        raise UserError(f"The checkpoint generates at least {config.min_length} pieces, but {limit}")
-    if config.min_new_tokens and config.min_new_tokens > longest:
-        raise UserError(f"min_new_tokens is {config.min_new_tokens}, but {limit}")
-    if generation_args.num_beams == 1:  # what is left over from a checkpoint that was made for beams
-        config.length_penalty = config.early_stopping = None
     starts_with_language = model.config.model_type == "mbart" and (
         model.config.decoder_start_token_id != model.config.eos_token_id
     )
@@ -50,6 +39,53 @@ def set_generation(
         config.forced_bos_token_id = forced_bos_token_id
     if config.decoder_start_token_id is None:
         config.decoder_start_token_id = model.config.decoder_start_token_id
+    _check_settings(config)
+
+
+def set_reply_generation(
+    model, generation_args: GenerationArguments, tokenizer: PreTrainedTokenizerBase, end_of_turn: str, max_length: int
+) -> int:
+    """The same for a model that goes on with its input, prompt and reply up to `max_length` pieces.
+
+    It stops at the end of a turn, and takes the likeliest piece each time: an evaluation that draws lots, as most chat
+    models do unless told otherwise, gives other replies in every batch. Returns the most pieces of a reply: as the
+    arguments say, or as the checkpoint has it, or 256, but then at most half of `max_length`.
+    """
+    config = model.generation_config
+    longest = generation_args.max_new_tokens or min(config.max_new_tokens or LONGEST_REPLY, max_length // 2)
+    if longest >= max_length:
+        raise UserError(
+            f"max_new_tokens is {longest}: set it below max_seq_length ({max_length}), to leave room for a prompt."
+        )
+    _set_wishes(config, generation_args, longest, "max_new_tokens")
+    config.max_length, config.max_new_tokens = None, longest
+    config.do_sample, config.use_cache = False, True
+    for name in ("temperature", "top_p", "top_k", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"):
+        setattr(config, name, None)  # that lots are not drawn contradicts them
+    ends = [] if config.eos_token_id is None else config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else ends
+    config.eos_token_id = list(dict.fromkeys([tokenizer.convert_tokens_to_ids(end_of_turn), *ends]))
+    config.pad_token_id = tokenizer.pad_token_id
+    _check_settings(config)
+    return longest
+
+
+def _set_wishes(config: GenerationConfig, generation_args: GenerationArguments, longest: int, default: str) -> None:
+    """Set what the arguments say; a UserError where the texts could not be as short as `longest` pieces."""
+    for name in ("num_beams", "no_repeat_ngram_size", "length_penalty", "repetition_penalty", "min_new_tokens"):
+        value = getattr(generation_args, name)
+        if value is not None:
+            setattr(config, name, value)
+    limit = f"{'max_new_tokens' if generation_args.max_new_tokens else default} is {longest}: set it higher."
+    if config.min_length and config.min_length > longest + 1:
+        raise UserError(f"The checkpoint generates at least {config.min_length} pieces, but {limit}")
+    if config.min_new_tokens and config.min_new_tokens > longest:
+        raise UserError(f"min_new_tokens is {config.min_new_tokens}, but {limit}")
+    if generation_args.num_beams == 1:  # what is left over from a checkpoint that was made for beams
+        config.length_penalty = config.early_stopping = None
+
+
+def _check_settings(config: GenerationConfig) -> None:
     config._from_model_config = False  # else generate() would make it anew from config.json
     try:
         config.validate(strict=True)
@@ -81,23 +117,24 @@ def put_back(values: Sequence, rows: Sequence[int]) -> list:
     return ordered
 
 
-def measure_generated(generated: np.ndarray, max_length: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-    """Mean number of pieces of a generated text, and the percentage of texts that the length limit stopped.
-
-    `max_length` is that of the generation_config: it counts the piece that starts the decoder.
-    """
-    written = generated[:, 1:]
-    is_piece = (written != IGNORED) & ~np.isin(written, tokenizer.all_special_ids)
-    # Not the pieces alone: behind its end, beam search fills a text up with ends where padding has the id 0.
-    is_end = written == tokenizer.eos_token_id
-    lengths = np.where(is_end.any(1), is_end.argmax(1) + 1, (written != IGNORED).sum(1))
-    is_stopped = lengths >= max_length - 1
-    return {"generated_length": float(is_piece.sum(1).mean()), "stopped_by_limit": float(100 * is_stopped.mean())}
+def measure_generated(
+    generated: np.ndarray, generation_config: GenerationConfig, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, float]:
+    """Mean number of pieces of a generated text, and the percentage that the model ended itself, before any limit."""
+    is_piece = (generated != IGNORED) & ~np.isin(generated, tokenizer.all_special_ids)
+    longest = generation_config.max_new_tokens or generation_config.max_length - 1
+    is_ended = (generated != IGNORED).sum(1) < longest
+    if generation_config.forced_eos_token_id is None:  # else the end at the limit is not the model's
+        is_ended |= np.isin(generated, generation_config.eos_token_id).any(1)
+    return {"generated_length": float(is_piece.sum(1).mean()), "ended": float(100 * is_ended.mean())}
 
 
 def compute_target_loss(losses: np.ndarray, numbers: np.ndarray | None) -> dict[str, float]:
-    """The mean loss over all target pieces of a split; {} where there are no targets."""
-    return {} if numbers is None or not numbers.sum() else {"loss": float(losses.sum() / numbers.sum())}
+    """The mean loss over all target pieces of a split, and its exponential; {} where there are no targets."""
+    if numbers is None or not numbers.sum():
+        return {}
+    loss = float(losses.sum() / numbers.sum())
+    return {"loss": loss, "perplexity": float(np.exp(loss))}
 
 
 def generate(trainer, features: Dataset) -> PredictionOutput:
@@ -112,7 +149,7 @@ def score_generated(
     rows: Dataset,
     target_name: str,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
+    generation_config: GenerationConfig,
     score_texts: Callable[[list[str], Dataset], dict[str, float]],
 ) -> dict[str, float]:
     """Loss, lengths, and what `score_texts(texts, rows)` says of the rows that have a target; {} where none has one."""
@@ -125,7 +162,7 @@ def score_generated(
     texts = decode_texts(generated, features, tokenizer)
     scores = score_texts([texts[index] for index in known], rows.select(known))
     loss = compute_target_loss(losses, evaluated.label_ids)
-    return loss | scores | measure_generated(generated, max_length, tokenizer)
+    return loss | scores | measure_generated(generated, generation_config, tokenizer)
 
 
 def list_generated(

@@ -39,7 +39,9 @@ class CrossEntropy:
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
         logits = outputs["logits"]
         if self.shift:
-            logits, labels = logits[..., :-1, :], labels[..., 1:]
+            # Only what is learnt: a float32 copy of the logits of every prompt would be most of the memory of a step.
+            is_learnt = labels[..., 1:] != IGNORED
+            logits, labels = logits[..., :-1, :][is_learnt], labels[..., 1:][is_learnt]
         return divide_by_items(self.per_item(logits, labels).sum(), labels, num_items_in_batch)
 
     def per_item(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -36,6 +36,11 @@ allowed = (in_context[:, None] & in_context).triu()  # an answer ends where it s
 scores = (outputs.start_logits[0][:, None] + outputs.end_logits[0]).masked_fill(~allowed, float("-inf"))
 start, end = divmod(scores.argmax().item(), len(offsets))
 print(context[offsets[start][0] : offsets[end][1]])""",
+    "text-generation": """from transformers import pipeline
+
+chat = pipeline("text-generation", model="{path}")
+messages = [{{"role": "user", "content": "Hello! Who are you?"}}]
+print(chat(messages)[0]["generated_text"][-1]["content"])""",
     "translation": _GENERATION.replace("<text>", "The dog finds a red ball in the garden."),
     "summarization": _GENERATION.replace(
         "<text>", "The bridge of Marlow was closed on Monday. Nobody knows yet when it will open again."

@@ -8,6 +8,8 @@ from common.sampling import BalancedSampler, LengthGroupedSampler
 import torch
 import transformers
 from transformers import PrinterCallback, ProgressCallback
+from transformers.distributed.fsdp import is_fsdp_managed_module
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import has_length
 
 
@@ -58,8 +60,8 @@ class Trainer(RecipeTrainer, transformers.Trainer):
 class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
     """Hugging Face's Seq2SeqTrainer; evaluation gives, for each row once, generated ids and the loss of its target.
 
-    Predictions are (ids [rows, longest] padded with -100, summed loss [rows]), or the losses alone where
-    `predict_with_generate` is off; in place of labels come their numbers, [rows].
+    Predictions are (ids [rows, longest], IGNORED behind the end of a text, summed loss [rows]), or the losses alone
+    where `predict_with_generate` is off; in place of labels come their numbers, [rows].
     """
 
     def measure_row(self, row: dict) -> int:
@@ -74,18 +76,66 @@ class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
         inputs = self._prepare_inputs(inputs)
-        labels = inputs.pop("labels", None)
-        decoder_input_ids = inputs.pop("decoder_input_ids", None)
         losses, numbers, loss = inputs["input_ids"].new_zeros(len(inputs["input_ids"]), dtype=torch.float32), None, None
-        if labels is not None:
+        if "labels" in inputs:
             # The library's own step takes the mean that the model itself computes, over the pieces of this batch.
             with torch.no_grad(), self.compute_loss_context_manager():
-                logits = model(**inputs, decoder_input_ids=decoder_input_ids)["logits"]
-            losses = self.compute_loss_func.per_item(logits, labels).sum(-1)
-            numbers = labels.ne(IGNORED).sum(-1)
+                losses, numbers = self.sum_row_losses(model, inputs)
             loss = losses.sum() / numbers.sum().clamp(min=1)
         if prediction_loss_only or not self.args.predict_with_generate:
             return loss, None if prediction_loss_only else losses, numbers
-        generated = super().prediction_step(model, inputs, False, ignore_keys, **gen_kwargs)[1]
-        pad_token_id = self.processing_class.pad_token_id
-        return loss, (generated.masked_fill(generated == pad_token_id, IGNORED), losses), numbers
+        generated = self.generate_rows(model, inputs, ignore_keys, **gen_kwargs)
+        ends = self.model.generation_config.eos_token_id
+        is_end = torch.isin(generated, torch.tensor([] if ends is None else ends, device=generated.device))
+        # Not by the id of padding: it is that of the end in many models, and beam search fills texts up with ends.
+        generated = generated.masked_fill((is_end.cumsum(-1) - is_end.int()) > 0, IGNORED)
+        return loss, (generated, losses), numbers
+
+    def sum_row_losses(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """The summed loss of the labels of each row, and their number."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        losses = self.compute_loss_func.per_item(model(**inputs)["logits"], labels)
+        return losses.sum(-1), labels.ne(IGNORED).sum(-1)
+
+    def generate_rows(self, model, inputs, ignore_keys=None, **gen_kwargs) -> torch.Tensor:
+        """What the model writes for each row, without the piece that starts the decoder."""
+        inputs = {name: values for name, values in inputs.items() if name not in ("labels", "decoder_input_ids")}
+        return super().prediction_step(model, inputs, False, ignore_keys, **gen_kwargs)[1][:, 1:]
+
+
+class CausalTrainer(Seq2SeqTrainer):
+    """The same for models that go on with their input: a row is a prompt and the reply to it, which are its labels."""
+
+    def measure_row(self, row: dict) -> int:
+        """The pieces of a dialogue."""
+        return len(row["input_ids"])
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        # With a cache, which training has no use for, a model does not keep packed dialogues apart.
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+    def sum_row_losses(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """The summed loss of the labels of each row, and their number."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")[:, 1:]
+        losses = self.compute_loss_func.per_item(model(**inputs, use_cache=False)["logits"][:, :-1], labels)
+        return losses.sum(-1), labels.ne(IGNORED).sum(-1)
+
+    def generate_rows(self, model, inputs, ignore_keys=None, **gen_kwargs) -> torch.Tensor:
+        """What the model writes behind the prompt of each row."""
+        prompts = take_prompts(inputs, self.processing_class.pad_token_id)
+        # Shards of a model wait for each other at every piece.
+        is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            ids = self.model.generate(**prompts, synced_gpus=is_sharded, **gen_kwargs)
+        return ids[:, prompts["input_ids"].size(1) :]
+
+
+def take_prompts(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """What stands before the first label of each row, padded on the left, as generation goes on from the right."""
+    mask = inputs["attention_mask"].bool() & (inputs["labels"].ne(IGNORED).cumsum(-1) == 0)
+    lengths = mask.sum(-1)
+    places = torch.arange(int(lengths.max()), device=mask.device) - (lengths.max() - lengths)[:, None]
+    ids = inputs["input_ids"].gather(1, places.clamp(min=0)).masked_fill(places < 0, pad_token_id)
+    return {"input_ids": ids, "attention_mask": (places >= 0).long()}

@@ -10,6 +10,7 @@ from common.arguments import (
     TrainingArguments,
 )
 from common.command_line import parse_arguments
+from recipes.dialogue import run as dialogue
 from recipes.ner import run as ner
 from recipes.qa import run as qa
 from recipes.sentiment import run as sentiment
@@ -23,6 +24,7 @@ import yaml
 GENERATING = (GenerationArguments, Seq2SeqTrainingArguments)
 # What each recipe takes beside ModelArguments and DataArguments.
 OWN_ARGUMENTS = {
+    "dialogue": (dialogue.DialogueArguments, *GENERATING),
     "ner": (ner.NerArguments, TrainingArguments),
     "qa": (qa.QaArguments, TrainingArguments),
     "sentiment": (sentiment.SentimentArguments, TrainingArguments),
@@ -35,7 +37,7 @@ COMMAND = re.compile(r"# Command: accelerate launch (?:--config_file (\S+) )?(re
 
 
 def test_no_config_is_overlooked():
-    assert len(CONFIGS) == 26 and len(ACCELERATE) == 2
+    assert len(CONFIGS) == 31 and len(ACCELERATE) == 2
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")

@@ -131,7 +131,7 @@ def main(model_args, data_args, summarization_args, generation_args, training_ar
         score_generated,
         target_name="summary",
         tokenizer=tokenizer,
-        max_length=model.generation_config.max_length,
+        generation_config=model.generation_config,
         score_texts=partial(score_summaries, metric=metric),
     )
     trainer = Seq2SeqTrainer(

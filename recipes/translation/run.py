@@ -135,7 +135,7 @@ def main(model_args, data_args, translation_args, generation_args, training_args
         score_generated,
         target_name="target",
         tokenizer=tokenizer,
-        max_length=model.generation_config.max_length,
+        generation_config=model.generation_config,
         score_texts=partial(score_translations, metric=metric),
     )
     trainer = Seq2SeqTrainer(

@@ -1,10 +1,13 @@
+import copy
 import json
 from functools import partial
 from types import SimpleNamespace
 
 from common.arguments import GenerationArguments, Seq2SeqTrainingArguments
+from common.chat_templates import TEMPLATES, find_end_of_turn
+from common.dialogues import encode_reply, encode_rows
 from common.errors import UserError
-from common.from_scratch import train_encoder_decoder_tokenizer
+from common.from_scratch import train_decoder_tokenizer, train_encoder_decoder_tokenizer
 from common.generation import (
     compute_target_loss,
     decode_texts,
@@ -16,12 +19,14 @@ from common.generation import (
     report_generated,
     score_generated,
     set_generation,
+    set_reply_generation,
 )
 from common.languages import set_languages
 from common.losses import CrossEntropy
+from common.packing import DialogueCollator
 from common.results import Outcome
 from common.sequences import PairCollator, encode_pairs, sort_for_generation
-from common.trainers import Seq2SeqTrainer
+from common.trainers import CausalTrainer, Seq2SeqTrainer, take_prompts
 from tests.multilingual import LANGUAGES, build_multilingual_model, build_multilingual_tokenizer
 
 import numpy as np
@@ -29,10 +34,13 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BartConfig,
     EvalPrediction,
     GenerationConfig,
+    GPT2Config,
+    LlamaConfig,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -124,8 +132,18 @@ def test_training_arguments_that_would_mislead_are_refused(settings, message, tm
 def test_evaluation_generates_texts_unless_told_otherwise(tmp_path):
     make = partial(Seq2SeqTrainingArguments, output_dir=str(tmp_path), use_cpu=True)
     assert make().predict_with_generate and make(metric_for_best_model="bleu").predict_with_generate
-    for best in (None, "loss", "eval_loss"):
+    for best in (None, "loss", "eval_loss", "perplexity", "eval_perplexity"):
         assert not make(predict_with_generate=False, metric_for_best_model=best).predict_with_generate
+
+
+@pytest.mark.parametrize(("best", "is_greater_better"), [("perplexity", False), ("loss", False), ("bleu", True)])
+@pytest.mark.parametrize("prefix", ["", "eval_"])
+def test_the_lower_perplexity_is_the_better_one(best, is_greater_better, prefix, tmp_path):
+    make = partial(
+        Seq2SeqTrainingArguments, output_dir=str(tmp_path), use_cpu=True, metric_for_best_model=prefix + best
+    )
+    assert make().greater_is_better == is_greater_better
+    assert make(greater_is_better=True).greater_is_better is True  # what the user says is left
 
 
 # Settings
@@ -234,6 +252,114 @@ def test_t5_and_its_kin_are_refused_in_float16(model_type):
     refuse_float16(SimpleNamespace(fp16=True), BartConfig())
 
 
+# Settings of models that go on with their input
+
+END = "<|im_end|>"
+TALK = ["hi", "hello there, who are you?", "tell me of the cat and the dog and the bird on the mat", "bye"]
+
+
+@pytest.fixture(scope="module")
+def chat_tokenizer():
+    tokenizer = train_decoder_tokenizer(SOURCES * 3 + TALK * 3, vocab_size=320)
+    tokenizer.chat_template = TEMPLATES["chatml"]
+    assert find_end_of_turn(tokenizer) == END
+    return tokenizer
+
+
+def build_decoder(tokenizer, name: str = "llama"):
+    """A Llama or GPT-2 of two layers, its weights drawn wide enough that other prompts give other texts."""
+    torch.manual_seed(3)
+    pieces = {"vocab_size": len(tokenizer), "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    config = {
+        "llama": lambda: LlamaConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, **pieces
+        ),
+        "gpt2": lambda: GPT2Config(
+            n_embd=16, n_layer=2, n_head=2, n_positions=200, tie_word_embeddings=False, **pieces
+        ),
+    }[name]()
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.6)
+    return model.eval()
+
+
+def test_replies_are_the_likeliest_and_end_with_the_turn_or_as_the_checkpoint_says(chat_tokenizer, capfd):
+    """The settings of a checkpoint that draws lots are removed, else generate() would warn of them."""
+    model = build_decoder(chat_tokenizer)
+    model.generation_config.update(
+        do_sample=True, temperature=0.6, top_p=0.9, top_k=20, min_p=0.1, top_h=0.3, typical_p=0.9, epsilon_cutoff=3e-4,
+        eta_cutoff=3e-4, max_length=4096, use_cache=False, repetition_penalty=1.05,
+    )  # fmt: skip
+    set_reply_generation(model, GenerationArguments(), chat_tokenizer, END, 100)
+    config = model.generation_config
+    assert config.do_sample is False and config.use_cache is True and config.repetition_penalty == 1.05
+    assert config.pad_token_id == chat_tokenizer.pad_token_id
+    prompt = chat_tokenizer("the cat", return_tensors="pt")
+    assert torch.equal(model.generate(**prompt), model.generate(**prompt))
+    assert "ignored" not in "".join(capfd.readouterr())
+    for name in ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"):
+        assert getattr(config, name) is None, name
+
+
+@pytest.mark.parametrize(("own", "others"), [(None, []), (7, [7]), ([7, 9], [7, 9]), ("END", []), (["END", 9], [9])])
+def test_the_end_of_a_turn_comes_first_among_the_ends(chat_tokenizer, own, others):
+    model = build_decoder(chat_tokenizer)
+    end = chat_tokenizer.convert_tokens_to_ids(END)
+    as_ids = [end if piece == "END" else piece for piece in (own if isinstance(own, list) else [own])]
+    model.generation_config.eos_token_id = as_ids if isinstance(own, list) else as_ids[0]
+    set_reply_generation(model, GenerationArguments(), chat_tokenizer, END, 100)
+    assert model.generation_config.eos_token_id == [end, *others]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "of_checkpoint", "max_length", "expected"),
+    [
+        (40, 30, 100, 40),
+        (99, 30, 100, 99),  # what is asked for may take more than half
+        (None, 30, 100, 30),
+        (None, 60, 100, 50),
+        (None, None, 100, 50),
+        (None, None, 511, 255),
+        (None, None, 512, 256),
+        (None, None, 5000, 256),
+        (None, 900, 5000, 900),
+    ],
+)
+def test_the_longest_reply_is_as_asked_for_or_as_the_checkpoint_has_it_or_256_pieces(
+    chat_tokenizer, wanted, of_checkpoint, max_length, expected
+):
+    model = build_decoder(chat_tokenizer)
+    model.generation_config.update(max_new_tokens=of_checkpoint, max_length=4096)
+    arguments = GenerationArguments(max_new_tokens=wanted)
+    assert set_reply_generation(model, arguments, chat_tokenizer, END, max_length) == expected
+    assert (model.generation_config.max_new_tokens, model.generation_config.max_length) == (expected, None)
+
+
+@pytest.mark.parametrize("longest", [100, 101])
+def test_a_reply_that_leaves_no_room_for_a_prompt_is_refused(chat_tokenizer, longest):
+    arguments = GenerationArguments(max_new_tokens=longest)
+    message = error_of(set_reply_generation, build_decoder(chat_tokenizer), arguments, chat_tokenizer, END, 100)
+    assert message == (f"max_new_tokens is {longest}: set it below max_seq_length (100), to leave room for a prompt.")
+
+
+def test_a_shortest_reply_above_the_longest_is_refused(chat_tokenizer):
+    arguments = GenerationArguments(min_new_tokens=51)
+    message = error_of(set_reply_generation, build_decoder(chat_tokenizer), arguments, chat_tokenizer, END, 100)
+    assert message == "min_new_tokens is 51, but max_new_tokens is 50: set it higher."
+
+
+def test_the_saved_settings_of_replies_give_the_same_replies(chat_tokenizer, tmp_path):
+    model = build_decoder(chat_tokenizer)
+    set_reply_generation(model, GenerationArguments(num_beams=2, max_new_tokens=9), chat_tokenizer, END, 100)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    prompt = chat_tokenizer("the cat sat", return_tensors="pt")
+    written = loaded.generate(**prompt)
+    assert torch.equal(written, model.generate(**prompt)) and written.size(1) <= prompt["input_ids"].size(1) + 9
+
+
 # Texts in the order of the rows
 
 
@@ -252,40 +378,62 @@ def test_texts_are_decoded_in_the_order_of_the_rows_whatever_fills_them_up(token
     written = [tokenizer(text)["input_ids"] for text in ("dog ran", "the cat sat on the mat", "ran")]
     width = max(map(len, written)) + 2
     fill = {0: -100, 1: 0, 2: -100}
-    ids = np.array([[0, *row] + [fill[n]] * (width - len(row)) for n, row in enumerate(written)])
+    ids = np.array([row + [fill[n]] * (width - len(row)) for n, row in enumerate(written)])
     features = Dataset.from_dict({"row": [2, 0, 1]})
     assert decode_texts(ids, features, tokenizer) == ["the cat sat on the mat", "ran", "dog ran"]
 
 
 def test_a_text_of_special_pieces_is_empty(tokenizer):
-    assert decode_texts(np.array([[0, 1, -100, -100]]), Dataset.from_dict({"row": [0]}), tokenizer) == [""]
+    assert decode_texts(np.array([[1, -100, -100], [0, 0, 0]]), Dataset.from_dict({"row": [1, 0]}), tokenizer) == [
+        "",
+        "",
+    ]
 
 
 # Measures
 
 
-def test_lengths_and_texts_stopped_by_the_limit_by_hand(tokenizer):
-    """The first column starts the decoder and is no piece; </s> (1) ends a text and is none either."""
-    generated = np.array(
-        [
-            [0, 7, 8, 9, 1],  # three pieces; it ended in the very last place
-            [0, 7, 8, 9, 10],  # four pieces, stopped
-            [0, 7, 1, -100, -100],  # one
-            [0, 1, -100, -100, -100],  # none
-        ]
-    )
-    measured = measure_generated(generated, 5, tokenizer)
-    assert measured["generated_length"] == pytest.approx((3 + 4 + 1 + 0) / 4)
-    assert measured["stopped_by_limit"] in (25.0, 50.0)  # the first could be either: models may force </s> there
-    assert measure_generated(generated[2:], 5, tokenizer) == {"generated_length": 0.5, "stopped_by_limit": 0.0}
+GENERATED = np.array(
+    [
+        [7, 8, 9, 1],  # three pieces; it ended in the very last place
+        [7, 8, 9, 10],  # four pieces, stopped
+        [7, 1, -100, -100],  # one
+        [1, -100, -100, -100],  # none
+    ]
+)
+
+
+@pytest.mark.parametrize("limit", [{"max_length": 5}, {"max_new_tokens": 4}])
+def test_lengths_and_texts_that_the_model_ended_by_hand(tokenizer, limit):
+    """</s> (1) ends a text and is no piece; max_length counts the piece that starts the decoder as well."""
+    config = GenerationConfig(eos_token_id=1, **limit)
+    assert measure_generated(GENERATED, config, tokenizer) == {"generated_length": (3 + 4 + 1 + 0) / 4, "ended": 75.0}
+    assert measure_generated(GENERATED[2:], config, tokenizer) == {"generated_length": 0.5, "ended": 100.0}
+    assert measure_generated(GENERATED[1:2], config, tokenizer) == {"generated_length": 4.0, "ended": 0.0}
+
+
+@pytest.mark.parametrize("limit", [{"max_length": 5}, {"max_new_tokens": 4}])
+def test_an_end_that_is_forced_at_the_limit_is_not_the_models(tokenizer, limit):
+    config = GenerationConfig(eos_token_id=1, forced_eos_token_id=1, **limit)
+    assert measure_generated(GENERATED, config, tokenizer) == {"generated_length": 2.0, "ended": 50.0}
+
+
+def test_a_text_may_end_with_any_of_several_ends(tokenizer):
+    config = GenerationConfig(eos_token_id=[10, 1], max_new_tokens=4)
+    assert measure_generated(GENERATED, config, tokenizer)["ended"] == 100
 
 
 def test_a_higher_limit_stopped_nothing(tokenizer):
-    assert measure_generated(np.array([[0, 7, 8, 1]]), 9, tokenizer)["stopped_by_limit"] == 0
+    """Every row of the longest split ended before it, whether by an end that is known or not."""
+    for config in (GenerationConfig(eos_token_id=1, max_length=9), GenerationConfig(max_new_tokens=5)):
+        assert measure_generated(GENERATED, config, tokenizer)["ended"] == 100
 
 
 def test_the_loss_is_the_mean_over_the_pieces_of_all_targets():
-    assert compute_target_loss(np.array([2.0, 9.0, 0.0]), np.array([1, 3, 0])) == {"loss": 11 / 4}
+    assert compute_target_loss(np.array([2.0, 9.0, 0.0]), np.array([1, 3, 0])) == {
+        "loss": 11 / 4, "perplexity": pytest.approx(15.6426, abs=1e-4),
+    }  # fmt: skip
+    assert compute_target_loss(np.array([0.0]), np.array([2])) == {"loss": 0.0, "perplexity": 1.0}
     assert compute_target_loss(np.array([0.0, 0.0]), np.array([0, 0])) == {}
     assert compute_target_loss(np.array([0.0]), None) == {}
 
@@ -296,7 +444,8 @@ def test_scores_are_of_the_rows_that_have_a_target(tokenizer):
     features = Dataset.from_dict({"row": [2, 0, 1]})
     written = [tokenizer(text)["input_ids"] for text in ("dog", "the cat", "ran ran ran")]
     width = max(map(len, written))
-    ids = np.array([[0, *row] + [-100] * (width - len(row)) for row in written])
+    ids = np.array([row + [-100] * (width - len(row)) for row in written])
+    config = GenerationConfig(max_length=50, eos_token_id=1)
     seen = []
 
     def score_texts(texts, known):
@@ -305,19 +454,21 @@ def test_scores_are_of_the_rows_that_have_a_target(tokenizer):
 
     numbers, losses = np.array([2, 3, 0]), np.array([1.0, 4.0, 0.0], dtype=np.float32)
     evaluated = EvalPrediction(predictions=(ids, losses), label_ids=numbers)
-    scores = score_generated(evaluated, features, rows, "target", tokenizer, 50, score_texts)
+    scores = score_generated(evaluated, features, rows, "target", tokenizer, config, score_texts)
     assert seen == [(["the cat", "dog"], ["a", "c"])]
     assert scores.pop("generated_length") == pytest.approx(np.mean([len(ids) - 1 for ids in written]))
-    assert scores == {"loss": 1.0, "equal": 50.0, "stopped_by_limit": 0.0}
+    assert scores == {"loss": 1.0, "perplexity": pytest.approx(np.e), "equal": 50.0, "ended": 100.0}
 
     unlabelled = rows.remove_columns("target").add_column("target", [None, None, None])
-    assert score_generated(evaluated, features, unlabelled, "target", tokenizer, 50, score_texts) == {}
+    assert score_generated(evaluated, features, unlabelled, "target", tokenizer, config, score_texts) == {}
     assert len(seen) == 1
 
 
 def test_without_generated_texts_the_loss_is_all_there_is(tokenizer):
     evaluated = EvalPrediction(predictions=np.array([2.0, 6.0]), label_ids=np.array([1, 3]))
-    assert score_generated(evaluated, None, None, "target", tokenizer, 50, None) == {"loss": 2.0}
+    assert score_generated(evaluated, None, None, "target", tokenizer, None, None) == {
+        "loss": 2.0, "perplexity": pytest.approx(7.389, abs=1e-3),
+    }  # fmt: skip
 
 
 # Lists and reports
@@ -393,7 +544,8 @@ def make_trainer(model, tokenizer, directory, rows=None, **settings) -> Seq2SeqT
     if rows is not None:
         score = partial(
             score_generated, features=rows, rows=Dataset.from_dict({"target": TARGETS}), target_name="target",
-            tokenizer=tokenizer, max_length=13, score_texts=lambda texts, known: {"rows": len(texts)},
+            tokenizer=tokenizer, generation_config=model.generation_config,
+            score_texts=lambda texts, known: {"rows": len(texts)},
         )  # fmt: skip
     return Seq2SeqTrainer(
         model=model, args=args, processing_class=tokenizer, train_dataset=rows, eval_dataset=rows,
@@ -448,6 +600,7 @@ def test_the_evaluation_loss_is_the_mean_over_all_pieces_whatever_the_batches(
     metrics = trainer.evaluate()
     losses, numbers = compute_losses_alone(model, features)
     assert metrics["eval_loss"] == pytest.approx(sum(losses) / sum(numbers), rel=1e-5)
+    assert metrics["eval_perplexity"] == pytest.approx(np.exp(sum(losses) / sum(numbers)), rel=1e-4)
     assert metrics.get("eval_rows") == (6 if predict_with_generate else None)
     assert ("eval_generated_length" in metrics) == predict_with_generate
 
@@ -469,8 +622,8 @@ def test_padding_of_generated_texts_is_ignored_and_the_text_in_front_of_it_is_wh
     generated = generate(make_trainer(model, tokenizer, tmp_path), features).predictions[0]
     for ids, source in zip(generated, features["input_ids"], strict=True):
         alone = model.generate(torch.tensor([source]))[0, 1:].tolist()
-        kept = [piece for piece in ids[1:].tolist() if piece != -100]
-        assert kept == [piece for piece in alone if piece != 0]
+        alone = alone[: alone.index(1) + 1] if 1 in alone else alone
+        assert ids.tolist() == alone + [-100] * (len(ids) - len(alone))
 
 
 def test_rows_are_grouped_by_the_pieces_of_source_and_target(tokenizer, tmp_path):
@@ -516,3 +669,131 @@ def test_models_of_many_languages_are_trained_and_evaluated_with_and_without_tar
     assert predicted.predictions[1][known].tolist() == pytest.approx(alone, rel=1e-4)
     assert all(mark in ids[:2] for ids in predicted.predictions[0])
     assert trainer.train().global_step == 1
+
+
+# The Trainer for models that go on with their input
+
+
+def test_prompts_are_what_stands_before_the_first_label_padded_on_the_left():
+    inputs = {
+        "input_ids": torch.tensor([[5, 6, 7, 8, 0, 0], [3, 4, 9, 9, 9, 2], [1, 2, 3, 4, 5, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6, [1, 1, 1, 1, 1, 0]]),
+        "labels": torch.tensor(
+            [[-100, -100, -100, 8, -100, -100], [-100, 4, -100, -100, 9, 2], [-100] * 6]  # the last has no reply
+        ),
+    }
+    prompts = take_prompts(inputs, 0)
+    assert {name: values.tolist() for name, values in prompts.items()} == {
+        "input_ids": [[0, 0, 5, 6, 7], [0, 0, 0, 0, 3], [1, 2, 3, 4, 5]],
+        "attention_mask": [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]],
+    }
+    assert take_prompts(inputs, 77)["input_ids"][0].tolist() == [77, 77, 5, 6, 7]
+
+
+HISTORIES = [
+    [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+    for texts in (TALK[:1], TALK[:3], TALK[1:2], TALK[2:3], [TALK[0], TALK[2], TALK[3]], SOURCES[:5], TALK[3:4])
+]
+REPLIES = ["hello", None, "I am a cat", "no", "bye", None, "the dog and the cat ran"]
+
+
+def make_replies(tokenizer, replies=REPLIES) -> Dataset:
+    encode = partial(encode_reply, tokenizer=tokenizer, end_of_turn=END, max_length=150, max_new_tokens=12)
+    rows = Dataset.from_dict(encode_rows(encode, HISTORIES, replies) | {"row": list(range(len(HISTORIES)))})
+    return sort_for_generation(DatasetDict(test=rows))["test"]
+
+
+def make_causal_trainer(model, tokenizer, directory, rows=None, **settings) -> CausalTrainer:
+    """With ends that a model of random weights does write, beside that of a turn."""
+    model.generation_config.eos_token_id = list(range(3, 30))
+    num_beams = settings.pop("num_beams", None)
+    set_reply_generation(model, GenerationArguments(num_beams=num_beams, max_new_tokens=12), tokenizer, END, 150)
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(directory), use_cpu=True, dtype="float32", report_to=[], disable_tqdm=True,
+        **{"per_device_eval_batch_size": 3} | settings,
+    )  # fmt: skip
+    score = partial(
+        score_generated, features=rows, rows=Dataset.from_dict({"reply": REPLIES}), target_name="reply",
+        tokenizer=tokenizer, generation_config=model.generation_config,
+        score_texts=lambda texts, known: {"rows": len(texts)},
+    )  # fmt: skip
+    return CausalTrainer(
+        model=model, args=args, processing_class=tokenizer, train_dataset=rows, eval_dataset=rows,
+        data_collator=DialogueCollator(tokenizer), compute_loss_func=CrossEntropy(shift=True),
+        compute_metrics=score if rows is not None else None,
+    )  # fmt: skip
+
+
+def write_alone(model, tokenizer) -> list[list[int]]:
+    """What the model writes behind each prompt by itself, padded nowhere."""
+    written = []
+    for history in HISTORIES:
+        prompt = tokenizer.apply_chat_template(history, add_generation_prompt=True, return_tensors="pt")
+        written.append(model.generate(**prompt)[0, prompt["input_ids"].size(1) :].tolist())
+    return written
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+@pytest.mark.parametrize("pad_is_end", [False, True])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_every_prompt_gets_its_own_reply_and_loss_in_the_order_of_the_rows(
+    chat_tokenizer, tmp_path, name, pad_is_end, num_beams
+):
+    """GPT-2 numbers its positions from the left, where the padding of a batch of prompts stands."""
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    if pad_is_end:
+        tokenizer.pad_token = tokenizer.eos_token
+    assert (tokenizer.pad_token_id == tokenizer.eos_token_id) == pad_is_end
+    model = build_decoder(tokenizer, name)
+    features = make_replies(tokenizer)
+    assert features["row"][:] != list(range(len(HISTORIES)))
+    predicted = generate(make_causal_trainer(model, tokenizer, tmp_path, num_beams=num_beams), features)
+    generated, losses = predicted.predictions
+    alone = write_alone(model, tokenizer)
+    for ids, row in zip(generated.tolist(), features["row"], strict=True):
+        assert ids == alone[row] + [-100] * (len(ids) - len(alone[row]))
+    assert len(set(map(tuple, alone))) > 4 and len(set(map(len, alone))) > 1
+    texts = decode_texts(generated, features, tokenizer)
+    assert texts == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in alone]
+    expected, numbers = compute_losses_alone(model, features)
+    assert losses.tolist() == pytest.approx(expected, rel=1e-4)
+    assert predicted.label_ids.tolist() == numbers and numbers.count(0) == 2
+
+
+@pytest.mark.parametrize("predict_with_generate", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_the_loss_of_replies_is_the_mean_over_all_their_pieces_whatever_the_batches(
+    chat_tokenizer, tmp_path, predict_with_generate, batch_size
+):
+    model = build_decoder(chat_tokenizer)
+    features = make_replies(chat_tokenizer)
+    trainer = make_causal_trainer(
+        model, chat_tokenizer, tmp_path, features, predict_with_generate=predict_with_generate,
+        per_device_eval_batch_size=batch_size,
+    )  # fmt: skip
+    metrics = trainer.evaluate()
+    losses, numbers = compute_losses_alone(model, features)
+    loss = sum(losses) / sum(numbers)
+    assert metrics["eval_loss"] == pytest.approx(loss, rel=1e-5)
+    assert metrics["eval_perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
+    assert metrics.get("eval_rows") == (5 if predict_with_generate else None)
+    alone = write_alone(model, chat_tokenizer)
+    ended = 100 * np.mean([ids[-1] in model.generation_config.eos_token_id for ids in alone])
+    assert metrics.get("eval_ended") == (pytest.approx(ended) if predict_with_generate else None)
+    assert 0 < ended < 100
+
+
+def test_prompts_without_any_reply_can_be_predicted(chat_tokenizer, tmp_path):
+    model = build_decoder(chat_tokenizer, "gpt2")
+    trainer = make_causal_trainer(model, chat_tokenizer, tmp_path)
+    features = make_replies(chat_tokenizer, [None] * len(HISTORIES))
+    predicted = generate(trainer, features)
+    assert predicted.label_ids.tolist() == [0] * len(HISTORIES)
+    alone = write_alone(model, chat_tokenizer)
+    expected = [chat_tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in alone]
+    assert decode_texts(predicted.predictions[0], features, chat_tokenizer) == expected
+
+
+def test_dialogues_are_grouped_by_their_pieces(chat_tokenizer, tmp_path):
+    trainer = make_causal_trainer(build_decoder(chat_tokenizer), chat_tokenizer, tmp_path)
+    assert trainer.measure_row({"input_ids": [5, 6, 1], "labels": [-100, 6, 1]}) == 3

@@ -151,7 +151,7 @@ def test_evaluation_while_training_gives_the_final_scores(result):
     history = read_history(directory, "eval_rougeL")
     assert [row["step"] for row in history] == [50, 100]
     best = max(history, key=lambda row: row["eval_rougeL"])
-    for name in ("loss", *ROUGE, "copied_words", "novel_bigrams", "generated_length", "stopped_by_limit"):
+    for name in ("loss", *ROUGE, "copied_words", "novel_bigrams", "generated_length", "ended", "perplexity"):
         assert best[f"eval_{name}"] == pytest.approx(scores[f"validation_{name}"], rel=1e-6), name
 
 

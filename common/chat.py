@@ -1,0 +1,129 @@
+"""Talk with a trained model at the terminal: `python -m common.chat outputs/dialogue-demo`.
+
+Lines that start with a slash are commands: /reset forgets the dialogue, /system TEXT sets the system message and
+forgets the dialogue, /exit ends (so does Ctrl-D). Ctrl-C stops a reply.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from common.chat_templates import refuse_special_tokens, render
+from common.data import RowError
+from common.dialogues import keep_last_turns
+from common.errors import UserError, install_error_hook
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
+
+COMMANDS = "/reset, /system TEXT, /exit"
+
+
+def load_chat_model(directory: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and the tokenizer of a result directory or of a hub id, ready to reply."""
+    path = Path(directory).expanduser()
+    if not path.is_dir() and (path.exists() or directory.count("/") != 1):
+        raise UserError(f"{directory}: no such directory; give the output_dir of a dialogue run, or a hub id.")
+    name = str(path) if path.is_dir() else directory
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        if not tokenizer.chat_template:
+            raise UserError(f"{directory}: its tokenizer has no chat template; give the output_dir of a dialogue run.")
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto").eval()
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory}: no model for replies: {' '.join(str(error).split())[:300]}") from error
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    return model.to(device), tokenizer
+
+
+def reply(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, str]],
+    **settings,
+) -> str:
+    """The reply to the messages, which lose the oldest of them where model and reply have no room for all."""
+    longest = getattr(model.config, "max_seq_length", None) or model.config.max_position_embeddings
+    room = longest - (settings.get("max_new_tokens") or model.generation_config.max_new_tokens or longest // 2)
+    if room < 1:
+        raise UserError(f"max_new_tokens leaves no room for a prompt: the model takes {longest} pieces.")
+
+    def encode(part: list[dict[str, str]]) -> dict[str, torch.Tensor]:
+        text = render(tokenizer, part, add_generation_prompt=True)
+        return tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False)
+
+    kept = keep_last_turns(messages, lambda part: encode(part)["input_ids"].size(1) <= room)
+    inputs = {name: values[:, -room:].to(model.device) for name, values in encode(kept).items()}
+    inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        ids = model.generate(**inputs, **settings)
+    return tokenizer.decode(ids[0, inputs["input_ids"].size(1) :], skip_special_tokens=True).strip()
+
+
+def chat(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, system: str | None, **settings) -> None:
+    """Read lines and write replies, piece by piece, until the input ends."""
+    is_terminal = sys.stdin.isatty()
+    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    messages = start_dialogue(system)
+    while True:
+        try:
+            text = input("> " if is_terminal else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        command, _, rest = text.partition(" ")
+        if command in ("/exit", "/quit"):
+            return
+        if command in ("/reset", "/system"):
+            system = rest.strip() or None if command == "/system" else system
+            messages = start_dialogue(system)
+            print("(a new dialogue)", flush=True)
+        elif command.startswith("/"):
+            print(f"(no command {command}; there are {COMMANDS})", flush=True)
+        elif text:
+            messages.append({"role": "user", "content": text})
+            try:
+                refuse_special_tokens(tokenizer, messages[-1:], tokenizer.eos_token)
+                said = reply(model, tokenizer, messages, streamer=streamer, **settings)
+                messages.append({"role": "assistant", "content": said})
+            except KeyboardInterrupt:
+                messages.pop()
+                print("\n(stopped; your message is taken back)", flush=True)
+            except RowError as error:
+                messages.pop()
+                print(f"({error})", flush=True)
+
+
+def start_dialogue(system: str | None) -> list[dict[str, str]]:
+    """The messages before the first turn."""
+    return [] if system is None else [{"role": "system", "content": system}]
+
+
+def main() -> None:
+    """Load the model that the command line names and talk with it."""
+    install_error_hook()
+    parser = argparse.ArgumentParser(
+        prog="python -m common.chat", description="Talk with a trained model.", epilog=f"While you talk: {COMMANDS}."
+    )
+    parser.add_argument("directory", help="the output_dir of a dialogue run, or a hub id")
+    parser.add_argument("--system", help="the system message")
+    parser.add_argument("--max_new_tokens", type=int, help="most pieces of a reply (default: as evaluated)")
+    parser.add_argument("--temperature", type=float, help="draw replies at this temperature (default: as evaluated)")
+    args = parser.parse_args()
+    settings = {} if args.max_new_tokens is None else {"max_new_tokens": args.max_new_tokens}
+    if args.temperature is not None:
+        if args.temperature < 0:
+            parser.error("--temperature must be 0 (the likeliest piece each time) or more")
+        settings |= {"do_sample": True, "temperature": args.temperature} if args.temperature else {"do_sample": False}
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    model, tokenizer = load_chat_model(args.directory)
+    if sys.stdin.isatty():
+        print(f"{type(model).__name__} on {model.device}. {COMMANDS}.")
+    chat(model, tokenizer, args.system, **settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Packing: several dialogues in one row without padding, none of which sees another."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+
+from common.data import map_rows
+from common.errors import UserError
+from common.losses import IGNORED
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def pack_dialogues(features: Dataset, max_length: int, num_proc: int | None = None) -> Dataset:
+    """Rows of up to `max_length` pieces, each of whole dialogues; `position_ids` start at 0 in each of them."""
+    lengths = [len(ids) for ids in features["input_ids"]]
+    bins = Dataset.from_dict({"members": list(fill_bins(lengths, max_length))})
+    return map_rows(bins, _join_members, num_proc, features=features)
+
+
+def fill_bins(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Which rows share a bin: the longest first, each into the bin that it fills best (best-fit decreasing)."""
+    bins: dict[int, list[list[int]]] = {}  # by the room that is left
+    rooms: list[int] = []  # the keys of `bins`, ascending
+    for row in np.argsort(-np.array(lengths), kind="stable").tolist():
+        place = bisect_left(rooms, lengths[row])
+        members = []
+        if place < len(rooms):
+            left = rooms[place]
+            members = bins[left].pop()
+            if not bins[left]:
+                del bins[left], rooms[place]
+        else:
+            left = room
+        members.append(row)
+        left -= lengths[row]
+        if left not in bins:
+            bins[left] = []
+            insort(rooms, left)
+        bins[left].append(members)
+    for left in rooms:
+        yield from bins[left]
+
+
+def _join_members(bins: dict[str, list], indices: list[int], features: Dataset) -> dict[str, list]:
+    joined = {"input_ids": [], "labels": [], "position_ids": []}
+    for members in bins["members"]:
+        rows = features[members]
+        for name in ("input_ids", "labels"):
+            joined[name].append([value for values in rows[name] for value in values])
+        joined["position_ids"].append([place for ids in rows["input_ids"] for place in range(len(ids))])
+    return joined
+
+
+def describe_packing(packed: Dataset, dialogues: int, max_length: int) -> str:
+    """How many dialogues share how many rows, and how full these are."""
+    pieces = sum(len(ids) for ids in packed["input_ids"])
+    return f"{dialogues:,} dialogues in {len(packed):,} rows, {pieces / (len(packed) * max_length):.1%} full"
+
+
+class DialogueCollator:
+    """Pads the dialogues of a batch; packed ones get no mask, since their positions say where one ends.
+
+    Padding behind packed dialogues is one more, of its own. Flash attention reads borders in a single row only.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, attn_implementation: str | None = None):
+        self.pad = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8)
+        self.is_flat = "flash" in (attn_implementation or "")
+        self.padding = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        if "position_ids" not in rows[0]:
+            return self.pad(rows)
+        longest = 0 if self.is_flat else max(len(row["input_ids"]) for row in rows)
+        batch = {}
+        for name in ("input_ids", "labels", "position_ids"):
+            padded = []
+            for row in rows:
+                missing = max(longest - len(row[name]), 0)
+                tail = list(range(missing)) if name == "position_ids" else [self.padding[name]] * missing
+                padded.append([*row[name], *tail])
+            batch[name] = torch.tensor([sum(padded, [])] if self.is_flat else padded)
+        return batch
+
+
+def refuse_mixing(model: PreTrainedModel) -> None:
+    """Raise a UserError where packed dialogues would see each other: the model's logits are compared, not its name."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(min(1000, model.config.vocab_size), (1, 12), generator=generator).to(model.device)
+    positions = torch.tensor([[*range(5), *range(7)]], device=model.device)
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            alone = model.eval()(input_ids=ids[:, 5:], use_cache=False)["logits"].float()
+            packed = model(input_ids=ids, position_ids=positions, use_cache=False)["logits"][:, 5:].float()
+        tolerance = (1e-3 if model.dtype == torch.float32 else 0.03) * alone.std().item()
+        is_apart = torch.allclose(alone, packed, atol=tolerance, rtol=0)
+    except TypeError:  # it takes no position_ids
+        is_apart = False
+    model.train(was_training)
+    if not is_apart:
+        raise UserError(f"packing: in {type(model).__name__} packed dialogues see each other; leave packing out.")
