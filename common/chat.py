@@ -15,6 +15,7 @@ from common.errors import UserError, install_error_hook
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 COMMANDS = "/reset, /system TEXT, /exit"
@@ -33,7 +34,7 @@ def load_chat_model(directory: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         model = AutoModelForCausalLM.from_pretrained(name, dtype="auto").eval()
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{directory}: no model for replies: {' '.join(str(error).split())[:300]}") from error
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     return model.to(device), tokenizer
@@ -85,7 +86,7 @@ def chat(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, system: str
         elif text:
             messages.append({"role": "user", "content": text})
             try:
-                refuse_special_tokens(tokenizer, messages[-1:], tokenizer.eos_token)
+                refuse_special_tokens(tokenizer, messages, tokenizer.eos_token)
                 said = reply(model, tokenizer, messages, streamer=streamer, **settings)
                 messages.append({"role": "assistant", "content": said})
             except KeyboardInterrupt:
@@ -112,6 +113,8 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, help="most pieces of a reply (default: as evaluated)")
     parser.add_argument("--temperature", type=float, help="draw replies at this temperature (default: as evaluated)")
     args = parser.parse_args()
+    if args.max_new_tokens is not None and args.max_new_tokens < 1:
+        parser.error("--max_new_tokens must be 1 or more")
     settings = {} if args.max_new_tokens is None else {"max_new_tokens": args.max_new_tokens}
     if args.temperature is not None:
         if args.temperature < 0:

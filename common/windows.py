@@ -129,6 +129,13 @@ def describe_cut_texts(windows: DatasetDict, rows: DatasetDict, max_length: int,
     return f"up to {max_length} pieces: the end of longer texts is cut off ({lost}); long_text: windows reads it too"
 
 
+def describe_word_windows(windows: DatasetDict, sentences: DatasetDict, max_length: int) -> str:
+    """How long windows are, how many more of them there are than sentences, and how many words are cut short."""
+    more = sum(len(windows[split]) - len(rows) for split, rows in sentences.items())
+    cut = sum(sum(rows["cut_words"]) for rows in windows.values())
+    return f"up to {max_length} pieces, {more} more than sentences; no word is left out, {cut} are cut short"
+
+
 def cut_windows(lengths: Sequence[int], room: int, overlap: int) -> list[Window]:
     """Windows of at most `room` pieces over words of these lengths in pieces; each word is owned by exactly one.
 

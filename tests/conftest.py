@@ -17,18 +17,21 @@ from common.arguments import (
     TrainingArguments,
 )
 from common.command_line import parse_arguments
-from common.from_scratch import train_encoder_decoder_tokenizer, train_encoder_tokenizer
+from common.from_scratch import train_decoder_tokenizer, train_encoder_decoder_tokenizer, train_encoder_tokenizer
+from recipes.dialogue import run as dialogue
 
 import pytest
 import torch
 from matplotlib import image
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BartConfig,
     BertConfig,
     BertForTokenClassification,
     BertModel,
+    LlamaConfig,
     MarianConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
@@ -37,6 +40,7 @@ from transformers import (
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "ner" / "sample"
+DIALOGUES = ROOT / "recipes" / "dialogue" / "sample"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -49,11 +53,13 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def launch(command: list[str], cwd: Path = ROOT, timeout=600, **environment: str) -> subprocess.CompletedProcess:
+def launch(
+    command: list[str], cwd: Path = ROOT, timeout=600, input: str | None = None, **environment: str
+) -> subprocess.CompletedProcess:
     """Run a command offline, with one thread a process, and give back its output and exit code."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "WANDB_"))}
     env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=cwd, env=env, input=input, capture_output=True, text=True, timeout=timeout)
 
 
 def run_recipe(recipe: str, *flags: object, timeout=600) -> subprocess.CompletedProcess:
@@ -73,7 +79,7 @@ def run_in_process(recipe, task_arguments: type, *flags: object) -> dict[str, fl
 
 
 def run_generating_recipe(recipe, task_arguments: type, *flags: object) -> dict[str, float]:
-    """main() of an encoder-decoder recipe's module with these flags, in this process."""
+    """main() of the module of a recipe that generates texts, with these flags, in this process."""
     types = (ModelArguments, DataArguments, task_arguments, GenerationArguments, Seq2SeqTrainingArguments)
     return recipe.main(*parse_arguments(*types, args=[str(flag) for flag in flags]))
 
@@ -192,6 +198,48 @@ def measure_target_loss(directory: Path, pairs: list[tuple[str, str]], most_sour
     return total / count
 
 
+def read_dialogues(split: str, number: int, longest: int = 99) -> list[dict]:
+    """The first sample dialogues of up to `longest` messages in each of the two languages, in turn."""
+    rows = [row for row in read_jsonl(DIALOGUES / f"{split}.jsonl") if len(row["messages"]) <= longest]
+    chinese = [row for row in rows if "你" in row["messages"][0]["content"]]
+    english = [row for row in rows if row not in chinese]
+    return [row for pair in zip(english, chinese, strict=False) for row in pair][:number]
+
+
+def run_dialogue(*flags: object) -> dict[str, float]:
+    """The dialogue recipe with these flags, in this process."""
+    flags = ("--dtype", "float32", "--report_to", "none", "--logging_steps", "1", *flags)
+    return run_generating_recipe(dialogue, dialogue.DialogueArguments, *flags)
+
+
+def save_decoder(directory: Path, chat_template: str | None = None, config_class=LlamaConfig, **settings) -> Path:
+    """A small untrained causal model and a tokenizer of sample dialogues, as from_pretrained reads them."""
+    texts = [message["content"] for row in read_dialogues("train", 100) for message in row["messages"]]
+    tokenizer = train_decoder_tokenizer(texts, 500)
+    tokenizer.chat_template = chat_template
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    pieces = {"vocab_size": len(tokenizer), "bos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
+    config = config_class(**(sizes | pieces | {"eos_token_id": tokenizer.eos_token_id} | settings))
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def reply_alone(directory: Path, histories: list[list[dict]], **settings) -> list[tuple[str, list[int]]]:
+    """What a saved model replies to each history by itself, with what lies in its directory alone: text and pieces."""
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory).eval()
+    replies = []
+    for history in histories:
+        text = tokenizer.apply_chat_template(history, tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        with torch.no_grad():
+            ids = model.generate(**prompt, **settings)[0, prompt["input_ids"].size(1) :]
+        replies.append((tokenizer.decode(ids, skip_special_tokens=True).strip(), ids.tolist()))
+    return replies
+
+
 def read_history(directory: Path, score: str) -> list[dict[str, float]]:
     """The evaluations while training: what was logged in the lines that have this score."""
     with (directory / "history.csv").open(newline="") as file:
@@ -207,6 +255,34 @@ def encoder_decoder(tmp_path_factory) -> Path:
     documents = read_jsonl(ROOT / "recipes" / "summarization" / "sample" / "train.jsonl")[:200]
     texts += [text for row in documents for text in row.values()]
     return save_encoder_decoder(tmp_path_factory.mktemp("encoder_decoder"), "t5", texts, vocab_size=1500)
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory) -> Path:
+    """The directory of a small untrained Llama without a chat template."""
+    return save_decoder(tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture(scope="session")
+def dialogue_run(tmp_path_factory) -> tuple[Path, dict[str, float], Path]:
+    """The result directory of a short run on sample dialogues, the scores it returned, and the folder of its files."""
+    folder = tmp_path_factory.mktemp("dialogue")
+    write_jsonl(folder / "train.jsonl", read_dialogues("train", 256, longest=5))
+    write_jsonl(folder / "validation.jsonl", read_dialogues("validation", 9))
+    test = [{"id": f"t{number}", **row} for number, row in enumerate(read_dialogues("test", 7))]
+    write_jsonl(folder / "test.jsonl", test)
+    scores = run_dialogue(
+        *list_file_flags(folder, "train", "validation", "test"), "--from_scratch", "decoder_tiny", "--vocab_size",
+        "600", "--do_train", "--do_eval", "--do_predict", "--max_steps", "72", "--learning_rate", "8e-3",
+        "--warmup_steps", "6", "--per_device_train_batch_size", "16", "--train_sampling_strategy", "group_by_length",
+        "--per_device_eval_batch_size", "16", "--eval_strategy", "steps", "--eval_steps", "36", "--save_strategy",
+        "steps", "--save_steps", "36", "--save_total_limit", "1", "--load_best_model_at_end",
+        "--metric_for_best_model", "rougeL", "--max_seq_length", "192", "--max_new_tokens", "20", "--output_dir",
+        folder / "result",
+    )  # fmt: skip
+    for checkpoint in (folder / "result").glob("checkpoint-*"):
+        checkpoint.rename(folder / checkpoint.name)
+    return folder / "result", scores, folder
 
 
 @pytest.fixture(scope="session")

@@ -111,32 +111,34 @@ def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder
 
 
 @pytest.mark.parametrize(
-    ("recipe", "metric", "flags"),
+    ("recipe", "metric", "model", "flags"),
     [
-        ("translation", "bleu", ["--source_lang", "en", "--target_lang", "de"]),
-        ("summarization", "rougeL", ["--max_source_length", "96"]),
+        ("translation", "bleu", "encoder_decoder", ["--source_lang", "en", "--target_lang", "de"]),
+        ("summarization", "rougeL", "encoder_decoder", ["--max_source_length", "96"]),
+        ("dialogue", "rougeL", "decoder", ["--assistant_turns", "last"]),
     ],
 )
-def test_two_processes_generate_the_texts_of_one(recipe, metric, flags, encoder_decoder, tmp_path):
+def test_two_processes_generate_the_texts_of_one(recipe, metric, model, flags, request, tmp_path):
     """37 rows do not divide by 2: Hugging Face's own loop gives back 38 or more, scored against other rows."""
-    runs = []
+    flags = [*flags, "--max_new_tokens" if model == "decoder" else "--max_target_length", "16"]
+    model, runs = request.getfixturevalue(model), []
     for config, rows in (("cpu.yaml", 16), ("multi_cpu.yaml", 8)):
         output = tmp_path / config
         command = [
             ACCELERATE, "launch", "--config_file", str(ROOT / "accelerate_configs" / config),
-            str(ROOT / "recipes" / recipe / "run.py"), "--model_name_or_path", str(encoder_decoder),
+            str(ROOT / "recipes" / recipe / "run.py"), "--model_name_or_path", str(model),
             *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
             "--learning_rate", "1e-2", "--per_device_train_batch_size", str(rows), "--max_steps", "10",
             "--logging_steps", "1", "--max_train_samples", "160", "--max_eval_samples", "37", "--eval_strategy",
             "steps", "--save_strategy", "steps", "--eval_steps", "5", "--save_steps", "5", "--load_best_model_at_end",
-            "--metric_for_best_model", metric, "--num_beams", "2", "--max_target_length", "16",
+            "--metric_for_best_model", metric, "--num_beams", "2",
             "--per_device_eval_batch_size", str(rows), "--output_dir", str(output), *flags,
         ]  # fmt: skip
         run = launch(command)
         assert run.returncode == 0, run.stderr[-3000:]
         losses = [row["loss"] for row in read_history(output, "loss")]
         scores = read_history(output, f"eval_{metric}")
-        names = ("loss", metric, "generated_length", "stopped_by_limit")
+        names = ("loss", metric, "generated_length", "ended")
         evaluations = [[row[f"eval_{name}"] for name in names] for row in scores]
         metrics = json.loads((output / "metrics.json").read_text())
         runs.append((losses, evaluations, metrics, read_jsonl(output / "predictions_validation.jsonl")))

@@ -171,3 +171,34 @@ def test_thirty_two_real_rows_are_learnt_by_heart(name, vocab_size, score, flags
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())[f"validation_{score}"] >= 95
+
+
+@pytest.mark.parametrize("name", ["dialogue/sgd", "dialogue/crosswoz"])
+def test_every_real_dialogue_is_read(name, real_data, tmp_path):
+    rows = {split: read_jsonl(real_data / name / f"{split}.jsonl") for split in SPLITS}
+    replies = [message for split in SPLITS for row in rows[split] for message in row["messages"]]
+    count = sum(message["role"] == "assistant" for message in replies)
+    run = run_recipe(
+        "dialogue", "--from_scratch", "decoder_tiny", "--vocab_size", "4000",
+        *list_file_flags(real_data / name, *SPLITS),
+        "--do_train", "--do_eval", "--do_predict", "--packing", "--dry_run", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert ", ".join(f"{split} {len(part):,} rows" for split, part in rows.items()) in run.stdout
+    assert f"{count:,} replies" in run.stdout
+
+
+@pytest.mark.parametrize("name", ["dialogue/sgd", "dialogue/crosswoz"])
+def test_sixteen_real_dialogues_are_learnt_by_heart(name, real_data, tmp_path):
+    """Every reply after the true history; one wrong label, position or end of turn and this does not come out."""
+    path = write_jsonl(tmp_path / "rows.jsonl", read_jsonl(real_data / name / "train.jsonl")[:16])
+    run = run_recipe(
+        "dialogue", "--from_scratch", "decoder_tiny", "--vocab_size", "2000", "--train_file", path,
+        "--validation_file", path, "--do_train", "--do_eval", "--num_train_epochs", "80", "--learning_rate", "3e-3",
+        "--warmup_steps", "0.1", "--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "32",
+        "--max_new_tokens", "120", "--dtype", "float32", "--save_strategy", "no", "--output_dir", tmp_path / "out",
+        timeout=3000,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["validation_exact_match"] == 100 and metrics["validation_ended"] == 100

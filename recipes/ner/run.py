@@ -28,7 +28,7 @@ from common.sentences import list_predictions, reduce_logits, report_entities, s
 from common.tagging import choose_tag_names, convert_splits, join_words, split_tag
 from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
-from common.windows import cut_windows, encode_words, find_special_tokens
+from common.windows import cut_windows, describe_word_windows, encode_words, find_special_tokens
 
 from datasets import Dataset, Features, List, Value
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
@@ -170,12 +170,8 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
         preprocess_logits_for_metrics=partial(reduce_logits, loss=loss),
         callbacks=make_callbacks(training_args),
     )
-    more = sum(len(windows[split]) - len(splits[split]) for split in splits)
-    cut = sum(sum(windows[split]["cut_words"]) for split in splits)
-    facts = {
-        "labels": f"{len(label_names)}: {', '.join(label_names)}",
-        "windows": f"up to {max_length} pieces, {more} more than sentences; no word is left out, {cut} are cut short",
-    }
+    facts = {"labels": f"{len(label_names)}: {', '.join(label_names)}"}
+    facts["windows"] = describe_word_windows(windows, splits, max_length)
     describe_run(trainer, splits, windows, facts, partial(show_window, tokenizer=tokenizer, label_names=label_names))
     if training_args.dry_run:
         return rehearse(trainer, model_class, model_args, windows)

@@ -10,7 +10,6 @@ To adapt it, copy this folder: the shape of your rows is in `read_question`, wha
 `tokenize_and_locate`, what counts as good in `score_windows`.
 """
 
-import itertools
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -24,17 +23,10 @@ from common.models import choose_max_length, load_config, load_model, load_token
 from common.overview import describe_run
 from common.questions import cut_questions, describe_windows, flatten_article, read_answers
 from common.results import Outcome, finish_run, save_predictions
-from common.spans import (
-    compute_mean_loss,
-    find_context,
-    locate_answer,
-    rank_answers,
-    reduce_span_logits,
-    show_window,
-)
+from common.spans import compute_mean_loss, find_context, locate_answer, rank_answers, reduce_span_logits, show_window
 from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
-from common.windows import refuse_slow_tokenizer
+from common.windows import list_texts, refuse_slow_tokenizer
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, EvalPrediction
@@ -133,8 +125,7 @@ def main(model_args, data_args, qa_args, training_args) -> dict[str, float]:
 
     # Model
     model_class = AutoModelForQuestionAnswering
-    rows = splits[wanted[0]]
-    tokenizer = load_tokenizer(model_args, texts=itertools.chain(rows["question"], rows["context"]))
+    tokenizer = load_tokenizer(model_args, texts=list_texts(splits[wanted[0]], ("question", "context")))
     refuse_slow_tokenizer(tokenizer)
     config = load_config(model_args, tokenizer)
     model = load_model(model_class, model_args, training_args, config, task_type="QUESTION_ANS")

@@ -9,10 +9,12 @@ from pathlib import Path
 from common.arguments import ModelArguments, TrainingArguments
 from common.errors import UserError
 from common.from_scratch import (
+    DECODER_PRESETS,
     ENCODER_DECODER_PRESETS,
     ENCODER_PRESETS,
     build_config,
     build_encoder_config,
+    train_decoder_tokenizer,
     train_encoder_decoder_tokenizer,
     train_encoder_tokenizer,
     train_tokenizer,
@@ -22,6 +24,7 @@ from common.models import load_config, load_model, load_tokenizer
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -193,7 +196,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(tokenizer):
         build_config("encoder_huge", tokenizer)
     assert str(caught.value) == (
         "from_scratch must be one of encoder_tiny, encoder_small, encoder_decoder_tiny, encoder_decoder_small, "
-        "not 'encoder_huge'."
+        "decoder_tiny, decoder_small, not 'encoder_huge'."
     )
 
 
@@ -292,11 +295,13 @@ def test_bytes_are_not_special(pair_tokenizer):
     assert pair_tokenizer.all_special_ids and sorted(pair_tokenizer.all_special_ids) == [0, 1, 2]
 
 
-def test_the_same_texts_give_the_same_encoder_decoder_tokenizer_in_every_process(tmp_path):
+def test_the_same_texts_give_the_same_generating_tokenizers_in_every_process(tmp_path):
     program = (
         "import sys, json\n"
-        "from common.from_scratch import train_encoder_decoder_tokenizer\n"
-        "train_encoder_decoder_tokenizer(json.load(sys.stdin), 450).save_pretrained(sys.argv[1])\n"
+        "from common.from_scratch import train_decoder_tokenizer, train_encoder_decoder_tokenizer\n"
+        "texts = json.load(sys.stdin)\n"
+        "train_encoder_decoder_tokenizer(texts, 450).save_pretrained(sys.argv[1])\n"
+        "train_decoder_tokenizer(texts, 350).save_pretrained(sys.argv[1] + '/decoder')\n"
     )
     runs = [
         subprocess.Popen(
@@ -311,7 +316,8 @@ def test_the_same_texts_give_the_same_encoder_decoder_tokenizer_in_every_process
     for run in runs:
         run.communicate(json.dumps(TEXTS))
         assert run.returncode == 0
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    files = ("tokenizer.json", "tokenizer_config.json")
+    for name in (*files, *(f"decoder/{name}" for name in files)):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
 
 
@@ -375,7 +381,9 @@ def test_an_encoder_decoder_from_scratch_takes_as_many_pieces_as_its_tokenizer_s
     assert torch.isfinite(model(input_ids=ids, labels=ids).loss)
 
 
-def test_the_preset_chooses_the_kind_of_the_tokenizer(tokenizer, pair_tokenizer):
+def test_the_preset_chooses_the_kind_of_the_tokenizer(tokenizer, pair_tokenizer, byte_tokenizer):
+    for preset in DECODER_PRESETS:
+        assert train_tokenizer(preset, iter(TEXTS), 500).get_vocab() == byte_tokenizer.get_vocab()
     for preset in ENCODER_PRESETS:
         assert train_tokenizer(preset, iter(TEXTS), 400).get_vocab() == tokenizer.get_vocab()
     for preset in ENCODER_DECODER_PRESETS:
@@ -387,19 +395,24 @@ def test_an_unknown_preset_is_refused_before_a_tokenizer_is_learnt():
         train_tokenizer("tiny", ["a"], 400)
 
 
+ANY_BUT_PAIRS = "encoder_tiny or encoder_small or decoder_tiny or decoder_small"
+
+
 @pytest.mark.parametrize(
     ("model_class", "preset", "fitting"),
     [
         (AutoModelForSeq2SeqLM, "encoder_tiny", "encoder_decoder_tiny or encoder_decoder_small"),
-        (AutoModelForTokenClassification, "encoder_decoder_tiny", "encoder_tiny or encoder_small"),
-        (AutoModelForQuestionAnswering, "encoder_decoder_small", "encoder_tiny or encoder_small"),
-        (AutoModelForSequenceClassification, "encoder_decoder_tiny", "encoder_tiny or encoder_small"),
+        (AutoModelForTokenClassification, "encoder_decoder_tiny", ANY_BUT_PAIRS),
+        (AutoModelForQuestionAnswering, "encoder_decoder_small", ANY_BUT_PAIRS),
+        (AutoModelForSequenceClassification, "encoder_decoder_tiny", ANY_BUT_PAIRS),
+        (AutoModelForSeq2SeqLM, "decoder_tiny", "encoder_decoder_tiny or encoder_decoder_small"),
     ],
 )
 def test_a_preset_of_another_kind_is_refused_with_those_that_fit(
-    model_class, preset, fitting, tokenizer, pair_tokenizer, tmp_path
+    model_class, preset, fitting, tokenizer, pair_tokenizer, byte_tokenizer, tmp_path
 ):
-    config = build_config(preset, tokenizer if preset in ENCODER_PRESETS else pair_tokenizer)
+    kinds = dict.fromkeys(ENCODER_PRESETS, tokenizer) | dict.fromkeys(ENCODER_DECODER_PRESETS, pair_tokenizer)
+    config = build_config(preset, kinds.get(preset, byte_tokenizer))
     training_args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(UserError) as caught:
         load_model(model_class, ModelArguments(from_scratch=preset), training_args, config)
@@ -415,3 +428,108 @@ def test_the_arguments_build_an_encoder_decoder_from_scratch(pair_tokenizer, tmp
     model = load_model(AutoModelForSeq2SeqLM, arguments, training_args, config, task_type="SEQ_2_SEQ_LM")
     assert type(model).__name__ == "PegasusForConditionalGeneration" and model.dtype == torch.float32
     assert model.generate(torch.tensor([[300, 1]]), max_length=4)[0, 0] == 0
+
+
+# Tokenizer and model of decoders
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer():
+    return train_decoder_tokenizer(TEXTS, vocab_size=500)
+
+
+def decode_again(tokenizer, text: str) -> str:
+    return tokenizer.decode(tokenizer(text)["input_ids"])
+
+
+@pytest.mark.parametrize(
+    "text", [*ROUND_TRIPS, " figs", "  two in front", "\n\n", "\r\n \t ", "Zu\u0308rich", "a\u0301"]
+)
+def test_decoding_gives_a_text_back_byte_by_byte(byte_tokenizer, text):
+    """With all of its spaces, and with decomposed letters as they were."""
+    assert decode_again(byte_tokenizer, text) == text
+    assert not set(byte_tokenizer(text)["input_ids"]) & set(byte_tokenizer.all_special_ids)
+
+
+def test_random_texts_of_any_characters_are_given_back_byte_by_byte(byte_tokenizer):
+    draw = random.Random(4)
+    ranges = (
+        range(1, 0x250),
+        range(0x300, 0x370),
+        range(0x4E00, 0x4E80),
+        range(0x1F300, 0x1F700),
+        range(0x2000, 0x2070),
+    )
+    signs = [chr(code) for part in ranges for code in part]
+    for _ in range(500):
+        text = "".join(draw.choices(signs, k=draw.randrange(60)))
+        assert decode_again(byte_tokenizer, text) == text
+
+
+def test_nothing_stands_before_or_after_a_text_of_a_decoder(byte_tokenizer):
+    assert byte_tokenizer("")["input_ids"] == []
+    ids = byte_tokenizer("Ada lives.")["input_ids"]
+    assert byte_tokenizer("Ada lives.", add_special_tokens=False)["input_ids"] == ids
+    assert byte_tokenizer.num_special_tokens_to_add() == 0
+
+
+def test_the_tokens_of_chatml_and_the_end_of_a_text_are_special_pieces(byte_tokenizer):
+    assert (byte_tokenizer.eos_token, byte_tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    assert byte_tokenizer.bos_token is None and byte_tokenizer.unk_token is None
+    assert sorted(byte_tokenizer.all_special_ids) == [0, 1, 2]
+    ids = byte_tokenizer("<|im_start|>user\nAda<|im_end|>\n<|endoftext|>")["input_ids"]
+    assert [ids.count(piece) for piece in (0, 1, 2)] == [1, 1, 1] and (ids[0], ids[-1]) == (1, 0)
+    assert byte_tokenizer.decode(ids, skip_special_tokens=True) == "user\nAda\n"
+
+
+def test_digits_and_chinese_characters_stand_alone_in_a_decoder(byte_tokenizer):
+    def split(text: str) -> list[str]:
+        return [byte_tokenizer.decode([piece]) for piece in byte_tokenizer(text)["input_ids"]]
+
+    assert split("1999") == ["1", "9", "9", "9"] and split("北京") == ["北", "京"]
+    for piece in range(len(byte_tokenizer)):
+        text = byte_tokenizer.decode([piece])
+        apart = [sign for sign in text if sign.isdigit() or "\u4e00" <= sign <= "\u9fff"]
+        assert not apart or len(text) == 1, text
+
+
+def test_the_same_texts_give_the_same_decoder_tokenizer_again_and_again(byte_tokenizer):
+    expected = byte_tokenizer.backend_tokenizer.to_str()
+    for _ in range(5):
+        assert train_decoder_tokenizer(iter(TEXTS), vocab_size=500).backend_tokenizer.to_str() == expected
+
+
+def test_a_vocabulary_too_small_for_single_bytes_is_refused_with_the_smallest():
+    """3 special pieces and 256 bytes."""
+    with pytest.raises(UserError) as caught:
+        train_decoder_tokenizer(["ab"], vocab_size=258)
+    assert str(caught.value) == "vocab_size is 258: single bytes need 259; set it higher."
+    tokenizer = train_decoder_tokenizer(["ab"] * 9, vocab_size=259)
+    assert len(tokenizer) == 259 and decode_again(tokenizer, "ab 😀") == "ab 😀"
+
+
+@pytest.mark.parametrize("vocab_size", [300, 350])
+def test_no_more_pieces_are_learnt_for_a_decoder_than_asked_for(vocab_size):
+    tokenizer = train_decoder_tokenizer(TEXTS, vocab_size)
+    assert sorted(tokenizer.get_vocab().values()) == list(range(vocab_size))
+
+
+@pytest.mark.parametrize("preset", ["decoder_tiny", "decoder_small"])
+def test_a_decoder_preset_is_a_llama_of_its_size_with_tied_weights(byte_tokenizer, preset, tmp_path):
+    sizes = {"decoder_tiny": (128, 2, 4, 384), "decoder_small": (256, 4, 4, 768)}
+    assert set(DECODER_PRESETS) == set(sizes)
+    model = AutoModelForCausalLM.from_config(build_config(preset, byte_tokenizer))
+    assert type(model).__name__ == "LlamaForCausalLM" and model.lm_head.weight is model.model.embed_tokens.weight
+    config = model.config
+    assert sizes[preset] == (
+        config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.intermediate_size,
+    )  # fmt: skip
+    assert config.vocab_size == len(byte_tokenizer) and (config.eos_token_id, config.pad_token_id) == (2, 0)
+    assert config.max_position_embeddings == 2048 == byte_tokenizer.model_max_length
+    model.save_pretrained(tmp_path)
+    byte_tokenizer.save_pretrained(tmp_path)
+    loaded, again = AutoTokenizer.from_pretrained(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    ids = loaded(" ".join(ROUND_TRIPS), return_tensors="pt")["input_ids"]
+    assert ids.tolist()[0] == byte_tokenizer(" ".join(ROUND_TRIPS))["input_ids"]
+    assert torch.equal(again.eval()(ids).logits, model.eval()(ids).logits)
