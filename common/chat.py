@@ -125,6 +125,7 @@ def main() -> None:
     model, tokenizer = load_chat_model(args.directory)
     if sys.stdin.isatty():
         print(f"{type(model).__name__} on {model.device}. {COMMANDS}.")
+    sys.stdin.reconfigure(errors="replace")  # a byte that is no text does not end the talk
     chat(model, tokenizer, args.system, **settings)
 
 

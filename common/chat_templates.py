@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -181,13 +182,21 @@ def _count_common(one: str, other: str) -> int:
 
 
 def refuse_special_tokens(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], end_of_turn: str
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], end_of_turn: str | None
 ) -> None:
     """RowError where a message holds a token that steers the model: it would be read as one, not as text."""
-    # Most of a checkpoint's control tokens, as Llama 3's for headers, are no named special tokens.
-    control_tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    control_tokens |= {*tokenizer.all_special_tokens, end_of_turn}
+    control_tokens = _compile_control_tokens(tokenizer, end_of_turn, len(tokenizer))
     for number, message in enumerate(messages, start=1):
-        for token in control_tokens:
-            if token in message["content"]:
-                raise RowError(f'message {number}: "{token}" is a control token of the model; take it out')
+        found = control_tokens.search(message["content"])
+        if found:
+            raise RowError(f'message {number}: "{found[0]}" is a control token of the model; take it out')
+
+
+@lru_cache(maxsize=4)
+def _compile_control_tokens(tokenizer: PreTrainedTokenizerBase, end_of_turn: str | None, size: int) -> re.Pattern:
+    """One pattern for all of them, as checkpoints have hundreds; `size` tells a tokenizer that has got more since."""
+    # Most of a checkpoint's control tokens, as Llama 3's for headers, are no named special tokens.
+    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens |= {*tokenizer.all_special_tokens} | ({end_of_turn} if end_of_turn else set())
+    longest_first = sorted(tokens, key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
