@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 # One thread a process: on few cores two threads wait for each other more than they help, and results repeat exactly.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
-.PHONY: demo test test-real style format clean
+.PHONY: demo test test-all test-real style format clean
 
 demo: $(VENV)/installed  ## train the recipes on their samples, offline, on a CPU; one thread, since the models are small
 	for recipe in sentiment ner qa translation summarization dialogue; do OMP_NUM_THREADS=1 $(BIN)/accelerate launch recipes/$$recipe/run.py || exit; done
 
 test: $(VENV)/installed-dev  ## every test that needs neither network nor GPU nor downloads
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: $(VENV)/installed-dev  ## and those that launch every sharding with every kind of model: a quarter of an hour more
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real"
 
 test-real: $(VENV)/installed-dev  ## tests with a real pretrained model and real data; says what is missing
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m real -rs

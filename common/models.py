@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 # bitsandbytes would put these into 4 bits too; a head is new and has to be trained in full.
 HEAD_NAMES = ["classifier", "pre_classifier", "score", "qa_outputs", "lm_head"]
@@ -85,6 +86,9 @@ def load_model(
             ignore_mismatched_sizes=True,
             **(_quantize_to_4_bits(training_args) if model_args.load_in_4bit else {}),
         )
+        if is_deepspeed_zero3_enabled():
+            # Else what is saved gets the oldest names that loading knows: LayerNorm.gamma in BERT (transformers 5.23).
+            model._weight_conversions = None
         if trained_labels is not None and label_names is not None and trained_labels != label_names:
             _replace_labels(model, trained_labels, label_names, training_args.do_train)
     if model_args.freeze_layers:

@@ -6,6 +6,7 @@ from common.console import say
 
 import numpy as np
 from datasets import DatasetDict
+from transformers.trainer_pt_utils import get_model_param_count
 
 EXAMPLES = 2
 
@@ -43,8 +44,8 @@ def _summarise(rows) -> str:
 
 def _describe_model(trainer) -> dict[str, str]:
     model, args = trainer.model, trainer.args
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in model.parameters())
+    # Not by numel(): under ZeRO 3 a process holds a part of each parameter.
+    trainable, total = (get_model_param_count(model, trainable_only=only) for only in (True, False))
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad})
     computed = {"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32")

@@ -1,7 +1,6 @@
 """The run around the Trainer: checks before it, resume and stop within it, predictions after it."""
 
 import logging
-import os
 import signal
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from common.callbacks import RunStopped
 from common.checkpoints import find_defect, find_newest_checkpoint, list_checkpoints
 from common.console import say
 from common.errors import UserError
+from common.launching import check_launch
 from common.results import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -46,12 +46,7 @@ def prepare_run(training_args) -> None:
     if not training_args.should_log or not sys.stderr.isatty():
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != training_args.world_size:
-        raise UserError(
-            f"{started} processes were started, but they do not train together (world size {training_args.world_size}):"
-            " each would overwrite the other's results. Check the --config_file of accelerate launch."
-        )
+    check_launch(training_args)
     if training_args.full_determinism:
         transformers.enable_full_determinism(training_args.seed)
     else:

@@ -1,5 +1,6 @@
 """Every config file is read as its recipe reads it, and says what it is for."""
 
+import json
 import re
 
 from common.arguments import (
@@ -33,11 +34,12 @@ OWN_ARGUMENTS = {
 }
 CONFIGS = sorted((ROOT / "recipes").rglob("configs/*.yaml"))
 ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+DEEPSPEED = sorted((ROOT / "deepspeed_configs").glob("*.json"))
 COMMAND = re.compile(r"# Command: accelerate launch (?:--config_file (\S+) )?(recipes/\w+/run\.py)(?: --config (\S+))?")
 
 
 def test_no_config_is_overlooked():
-    assert len(CONFIGS) == 31 and len(ACCELERATE) == 2
+    assert len(CONFIGS) == 31 and len(ACCELERATE) == 10 and len(DEEPSPEED) == 5
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
@@ -72,5 +74,32 @@ def test_accelerate_reads_its_configs(path):
     from accelerate.commands.config.config_args import load_config_from_file
 
     config = load_config_from_file(str(path))
-    assert config.num_processes == (2 if path.stem == "multi_cpu" else 1)
-    assert set(yaml.safe_load(path.read_text())) <= set(vars(config))
+    assert config.num_processes == {"cpu": 1, "single_gpu": 1, "multi_node": 16}.get(path.stem, 2)
+    written = yaml.safe_load(path.read_text())
+    assert set(written) <= set(vars(config))
+    # Nested keys are checked by nobody else: a mistyped one would be ignored.
+    assert set(written.get("deepspeed_config", {})) <= {"deepspeed_config_file", "zero3_init_flag"}
+    if "deepspeed_config" in written:
+        file = written["deepspeed_config"]["deepspeed_config_file"]
+        assert file == f"deepspeed_configs/{path.stem.removeprefix('deepspeed_')}.json" and (ROOT / file).is_file()
+        assert written["deepspeed_config"]["zero3_init_flag"] == ("zero3" in path.stem)
+
+
+@pytest.mark.parametrize("path", DEEPSPEED, ids=lambda path: path.stem)
+def test_deepspeed_reads_its_configs_and_leaves_batch_and_precision_to_the_recipe(path):
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    config = json.loads(path.read_text())
+    left_to_the_recipe = {
+        "gradient_accumulation_steps", "gradient_clipping", "train_batch_size", "train_micro_batch_size_per_gpu",
+    }  # fmt: skip
+    assert all(config.pop(name) == "auto" for name in left_to_the_recipe)
+    assert all(config.pop(name) == {"enabled": "auto"} for name in ("bf16", "fp16"))
+    zero = config.pop("zero_optimization")
+    # DeepSpeed itself checks no name at the top level.
+    assert set(config) == {"steps_per_print", "wall_clock_breakdown"}
+    parsed = DeepSpeedZeroConfig(**{name: value for name, value in zero.items() if value != "auto"})
+    assert parsed.stage == int(path.stem[4]) and {"overlap_comm", "contiguous_gradients"} <= set(zero)
+    assert (parsed.offload_optimizer is not None) == ("offload" in path.stem)
+    assert (parsed.offload_param is not None) == (path.stem == "zero3_offload")
+    assert "stage3_gather_16bit_weights_on_model_save" in zero or parsed.stage < 3, "no model would be saved"

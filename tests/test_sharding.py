@@ -1,0 +1,110 @@
+"""DDP and DeepSpeed ZeRO on two processes of a CPU give the losses and the weights of one: the files that we ship."""
+
+import json
+import os
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_history, read_jsonl
+
+import pytest
+from safetensors.torch import load_file
+
+ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
+RECIPES = {
+    "ner": ["--train_file", SAMPLE / "train.jsonl", "--validation_file", SAMPLE / "validation.jsonl"],
+    "summarization": ["--num_beams", "1", "--max_target_length", "12", "--max_source_length", "64"],
+    "dialogue": ["--max_new_tokens", "8", "--max_seq_length", "128"],
+}
+
+
+def train(recipe: str, model: Path, output: Path, config: str, rows: int, *flags: object) -> tuple[list, dict, dict]:
+    """Losses of 20 steps of 8 rows, scores and weights of a run; `rows` of a batch are one process's."""
+    data = RECIPES[recipe] if recipe == "ner" else [*RECIPES[recipe], *list_sample_flags(recipe, "train", "validation")]
+    command = [
+        ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / config, "--mixed_precision", "no",
+        ROOT / "recipes" / recipe / "run.py", "--model_name_or_path", model, *data, "--do_train", "--do_eval",
+        "--dtype", "float32", "--learning_rate", "5e-3", "--per_device_train_batch_size", rows, "--max_steps", "20",
+        "--logging_steps", "1", "--save_strategy", "no", "--max_train_samples", "160", "--max_eval_samples", "13",
+        "--output_dir", output, *flags,
+    ]  # fmt: skip
+    # Building DeepSpeed's operations takes minutes once: kept where the next test finds them.
+    run = launch([str(word) for word in command], timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
+    assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-3000:]
+    processes = 1 if config == "cpu.yaml" else 2
+    assert f"device     cpu, {processes} process" in run.stdout, "the launch did something else than asked"
+    losses = [row["loss"] for row in read_history(output, "loss")]
+    assert len(losses) == 20 and len(read_jsonl(output / "predictions_validation.jsonl")) == 13
+    return losses, json.loads((output / "metrics.json").read_text()), load_file(output / "model.safetensors")
+
+
+@pytest.fixture(scope="session")
+def extensions(tmp_path_factory):
+    """Where DeepSpeed builds its operations, kept over runs; the lock of a build that was killed would hang it."""
+    kept = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trainer-recipes" / "extensions"
+    directory = Path(os.environ.get("TORCH_EXTENSIONS_DIR", kept))
+    for lock in directory.rglob("lock"):
+        lock.unlink()
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def models(encoder, encoder_decoder, decoder) -> dict[str, Path]:
+    return {"ner": encoder, "summarization": encoder_decoder, "dialogue": decoder}
+
+
+@pytest.fixture(scope="session")
+def alone(models, extensions, tmp_path_factory) -> dict[str, tuple[list, dict, dict]]:
+    """What one process gives, by recipe."""
+    root = tmp_path_factory.mktemp("alone")
+    return {recipe: train(recipe, models[recipe], root / recipe, "cpu.yaml", 8) for recipe in RECIPES}
+
+
+QUICK = {("deepspeed_zero2", "ner"), ("deepspeed_zero3", "dialogue")}
+CONFIGS = ("multi_gpu", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3")
+CASES = [
+    pytest.param(config, recipe, marks=[] if (config, recipe) in QUICK else pytest.mark.slow)
+    for config in CONFIGS
+    for recipe in RECIPES
+]
+
+
+@pytest.mark.parametrize(("config", "recipe"), CASES)
+def test_two_processes_train_the_model_of_one(config, recipe, models, alone, tmp_path):
+    losses, metrics, weights = alone[recipe]
+    found, found_metrics, found_weights = train(recipe, models[recipe], tmp_path / "out", f"{config}.yaml", 4)
+    assert found == pytest.approx(losses, rel=1e-4)
+    assert found_metrics == pytest.approx(metrics, rel=1e-3, abs=1e-3)
+    assert found_weights.keys() == weights.keys()
+    # Of all weights together: the gradient of a key's bias is 0 but for rounding, and Adam makes steps of that.
+    difference = sum((found_weights[name] - values).square().sum() for name, values in weights.items()).sqrt()
+    assert difference <= 1e-4 * sum(values.square().sum() for values in weights.values()).sqrt()
+
+
+@pytest.mark.slow
+def test_two_machines_train_the_model_of_one(models, alone, tmp_path):
+    """Two launchers on this machine, one process each, that find each other as two machines do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    losses, _, weights = alone["ner"]
+    command = [
+        ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs/multi_node.yaml", "--mixed_precision", "no",
+        "--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port,
+    ]  # fmt: skip
+    flags = [
+        ROOT / "recipes/ner/run.py", "--model_name_or_path", models["ner"], *RECIPES["ner"], "--do_train", "--do_eval",
+        "--dtype", "float32", "--learning_rate", "5e-3", "--per_device_train_batch_size", "4", "--max_steps", "20",
+        "--logging_steps", "1", "--save_strategy", "no", "--max_train_samples", "160", "--max_eval_samples", "13",
+        "--output_dir", tmp_path / "out",
+    ]  # fmt: skip
+    with ThreadPoolExecutor(2) as machines:
+        commands = [[*command, "--machine_rank", rank, *flags] for rank in (0, 1)]
+        runs = list(machines.map(launch, [[str(word) for word in words] for words in commands]))
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr[-2000:] + runs[1].stderr[-2000:]
+    assert "device     cpu, 2 processes" in runs[0].stdout
+    assert [row["loss"] for row in read_history(tmp_path / "out", "loss")] == pytest.approx(losses, rel=1e-4)
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() == weights.keys()
