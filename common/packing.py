@@ -3,6 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
+from common.console import say
 from common.data import map_rows
 from common.errors import UserError
 from common.losses import IGNORED
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 
 def pack_dialogues(features: Dataset, max_length: int, num_proc: int | None = None) -> Dataset:
@@ -88,6 +90,9 @@ class DialogueCollator:
 
 def refuse_mixing(model: PreTrainedModel) -> None:
     """Raise a UserError where packed dialogues would see each other: the model's logits are compared, not its name."""
+    if is_deepspeed_zero3_enabled():
+        say("Packing is not tried on the model first: under ZeRO 3 each process holds a part of its weights.")
+        return
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(min(1000, model.config.vocab_size), (1, 12), generator=generator).to(model.device)
     positions = torch.tensor([[*range(5), *range(7)]], device=model.device)

@@ -5,7 +5,9 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_history, read_jsonl
@@ -60,10 +62,10 @@ def models(encoder, encoder_decoder, decoder) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def alone(models, extensions, tmp_path_factory) -> dict[str, tuple[list, dict, dict]]:
-    """What one process gives, by recipe."""
+def train_alone(models, extensions, tmp_path_factory) -> Callable[[str], tuple[list, dict, dict]]:
+    """What one process gives for a recipe; it is trained when it is first asked for."""
     root = tmp_path_factory.mktemp("alone")
-    return {recipe: train(recipe, models[recipe], root / recipe, "cpu.yaml", 8) for recipe in RECIPES}
+    return cache(lambda recipe: train(recipe, models[recipe], root / recipe, "cpu.yaml", 8))
 
 
 QUICK = {("deepspeed_zero2", "ner"), ("deepspeed_zero3", "dialogue")}
@@ -76,8 +78,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("config", "recipe"), CASES)
-def test_two_processes_train_the_model_of_one(config, recipe, models, alone, tmp_path):
-    losses, metrics, weights = alone[recipe]
+def test_two_processes_train_the_model_of_one(config, recipe, models, train_alone, tmp_path):
+    losses, metrics, weights = train_alone(recipe)
     found, found_metrics, found_weights = train(recipe, models[recipe], tmp_path / "out", f"{config}.yaml", 4)
     assert found == pytest.approx(losses, rel=1e-4)
     assert found_metrics == pytest.approx(metrics, rel=1e-3, abs=1e-3)
@@ -88,12 +90,12 @@ def test_two_processes_train_the_model_of_one(config, recipe, models, alone, tmp
 
 
 @pytest.mark.slow
-def test_two_machines_train_the_model_of_one(models, alone, tmp_path):
+def test_two_machines_train_the_model_of_one(models, train_alone, tmp_path):
     """Two launchers on this machine, one process each, that find each other as two machines do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    losses, _, weights = alone["ner"]
+    losses, _, weights = train_alone("ner")
     command = [
         ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs/multi_node.yaml", "--mixed_precision", "no",
         "--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port,
