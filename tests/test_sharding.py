@@ -5,11 +5,13 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from common.launching import LONGEST_BUILD
 from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_history, read_jsonl
 
 import pytest
@@ -45,13 +47,14 @@ def train(recipe: str, model: Path, output: Path, config: str, rows: int, *flags
 
 @pytest.fixture(scope="session")
 def extensions(tmp_path_factory):
-    """Where DeepSpeed builds its operations, kept over runs; the lock of a build that was killed would hang it."""
+    """Where DeepSpeed builds its operations, kept over runs; the lock of a build that was killed would stop them."""
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler, which DeepSpeed needs")
     kept = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trainer-recipes" / "extensions"
     directory = Path(os.environ.get("TORCH_EXTENSIONS_DIR", kept))
     for lock in directory.rglob("lock"):
-        lock.unlink()
+        if time.time() - lock.stat().st_mtime > LONGEST_BUILD:  # a younger one may be of a build that goes on
+            lock.unlink()
     os.environ["TORCH_EXTENSIONS_DIR"] = str(directory)
     return directory
 
