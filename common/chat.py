@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.chat_templates import refuse_special_tokens, render
+from common.chat_templates import refuse_special_tokens
 from common.data import RowError
-from common.dialogues import keep_last_turns
+from common.dialogues import encode_prompt
 from common.errors import UserError, install_error_hook
 
 import torch
@@ -51,17 +51,10 @@ def reply(
     room = longest - (settings.get("max_new_tokens") or model.generation_config.max_new_tokens or longest // 2)
     if room < 1:
         raise UserError(f"max_new_tokens leaves no room for a prompt: the model takes {longest} pieces.")
-
-    def encode(part: list[dict[str, str]]) -> dict[str, torch.Tensor]:
-        text = render(tokenizer, part, add_generation_prompt=True)
-        return tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False)
-
-    kept = keep_last_turns(messages, lambda part: encode(part)["input_ids"].size(1) <= room)
-    inputs = {name: values[:, -room:].to(model.device) for name, values in encode(kept).items()}
-    inputs.pop("token_type_ids", None)
+    prompt = torch.tensor([encode_prompt(messages, tokenizer, room)[0][-room:]], device=model.device)
     with torch.no_grad():
-        ids = model.generate(**inputs, **settings)
-    return tokenizer.decode(ids[0, inputs["input_ids"].size(1) :], skip_special_tokens=True).strip()
+        ids = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), **settings)
+    return tokenizer.decode(ids[0, prompt.size(1) :], skip_special_tokens=True).strip()
 
 
 def chat(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, system: str | None, **settings) -> None:

@@ -7,6 +7,7 @@ from common.chat_templates import find_replies, refuse_special_tokens, render
 from common.data import RowError
 from common.lines import refuse_rows, shorten
 from common.losses import IGNORED
+from common.windows import count_cut_texts
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value
@@ -82,21 +83,17 @@ def encode_reply(
     there is room for `max_new_tokens` behind the prompt. A reply that takes more than half of `max_length` and
     more than `max_new_tokens` loses its end (`reply_is_cut`).
     """
-    refuse_special_tokens(tokenizer, history, end_of_turn)
     answer = []
-    if reply is not None:
+    if reply is None:
+        refuse_special_tokens(tokenizer, history, end_of_turn)
+    else:
         ids, labels = _label_replies(
             tokenizer, [*history, {"role": "assistant", "content": reply}], end_of_turn, "last"
         )
         answer = [piece for piece in labels if piece != IGNORED]
     most = max(max_length // 2, max_new_tokens)
     room = max_length - max(len(answer[:most]), max_new_tokens)
-
-    def encode_prompt(part: list[dict[str, str]]) -> list[int]:
-        return _tokenize(tokenizer, render(tokenizer, part, add_generation_prompt=True))
-
-    kept = keep_last_turns(history, lambda part: len(encode_prompt(part)) <= room)
-    prompt = encode_prompt(kept)
+    prompt, kept = encode_prompt(history, tokenizer, room)
     ids = prompt[-room:] + answer[:most]
     return {
         "input_ids": ids,
@@ -105,6 +102,24 @@ def encode_reply(
         "is_cut": len(prompt) > room,
         "reply_is_cut": len(answer) > most,
     }
+
+
+def encode_prompt(
+    messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, room: int
+) -> tuple[list[int], list[dict[str, str]]]:
+    """The pieces of the prompt for the next reply, and the messages in it: the last ones, as `keep_last_turns` says.
+
+    There are more pieces than `room` where the last user message alone does not fit.
+    """
+
+    def encode(part: list[dict[str, str]]) -> list[int]:
+        return _tokenize(tokenizer, render(tokenizer, part, add_generation_prompt=True))
+
+    ids = encode(messages)
+    if len(ids) <= room:
+        return ids, messages
+    kept = keep_last_turns(messages, lambda part: len(encode(part)) <= room)
+    return encode(kept), kept
 
 
 def keep_last_turns(
@@ -172,11 +187,9 @@ def describe_cut_dialogues(features: DatasetDict, max_length: int) -> str:
     parts = []
     for name, what in (("cut_messages", "the first messages"), ("is_cut", "the start of the last exchange"),
                        ("reply_is_cut", "the end of the reply")):  # fmt: skip
-        counts = {
-            split: int(np.sum(np.array(rows[name]) > 0)) for split, rows in features.items() if name in rows.features
-        }
-        said = [f"{split} {count:,} of {len(features[split]):,}" for split, count in counts.items() if count]
-        parts += [f"{what} cut off ({', '.join(said)})"] if said else []
+        having = DatasetDict({split: rows for split, rows in features.items() if name in rows.features})
+        counts = count_cut_texts(having, name)
+        parts += [f"{what} cut off ({counts})"] if counts else []
     return f"up to {max_length} pieces: {'; '.join(parts) or 'nothing is cut'}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.errors import UserError
 
+from accelerate.utils import parse_flag_from_env
 from torch.utils.cpp_extension import get_default_build_root
 
 LONGEST_BUILD = 20 * 60  # seconds; two to four minutes are usual
@@ -19,8 +20,8 @@ def check_launch(training_args) -> None:
             f"{started} processes were started, but they do not train together (world size {training_args.world_size}):"
             " each would overwrite the other's results. Check the --config_file of accelerate launch."
         )
-    uses_deepspeed, uses_fsdp = (_is_set(f"ACCELERATE_USE_{name}") for name in ("DEEPSPEED", "FSDP"))
-    if (uses_deepspeed or uses_fsdp) and _is_set("ACCELERATE_USE_CPU"):
+    uses_deepspeed, uses_fsdp = (parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("DEEPSPEED", "FSDP"))
+    if (uses_deepspeed or uses_fsdp) and parse_flag_from_env("ACCELERATE_USE_CPU"):
         name = "DeepSpeed" if uses_deepspeed else "FSDP"
         raise UserError(
             f"ACCELERATE_USE_CPU is set, which turns {name} off without a word: unset it. On a machine without GPU the "
@@ -39,7 +40,3 @@ def refuse_stale_locks(directory: Path) -> None:
                 f"{lock} is the lock of a build of DeepSpeed that was interrupted {age / 3600:.1f} hours ago; this run "
                 "would wait for it for ever. Delete the file."
             )
-
-
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "").lower() in ("1", "true", "yes", "y", "t", "on")

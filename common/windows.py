@@ -113,8 +113,11 @@ def list_texts(rows: Dataset, columns: Sequence[str] = ("text", "text_pair")) ->
 
 
 def count_cut_texts(features: DatasetDict, column: str) -> str:
-    """How many texts of each split were cut, which `column` says, as in "train 3 of 1,000"; "" where none was."""
-    counts = {split: int(np.sum(rows[column])) for split, rows in features.items()}
+    """How many rows of each split were cut, which `column` says, as in "train 3 of 1,000"; "" where none was.
+
+    The column holds whether something of a row was cut off, or how much.
+    """
+    counts = {split: np.count_nonzero(rows[column]) for split, rows in features.items()}
     return ", ".join(f"{split} {count:,} of {len(features[split]):,}" for split, count in counts.items() if count)
 
 

@@ -12,31 +12,36 @@ from functools import cache
 from pathlib import Path
 
 from common.launching import LONGEST_BUILD
-from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_history, read_jsonl
+from tests.conftest import ROOT, launch, list_sample_flags, read_history, read_jsonl
 
 import pytest
 from safetensors.torch import load_file
 
 ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
 RECIPES = {
-    "ner": ["--train_file", SAMPLE / "train.jsonl", "--validation_file", SAMPLE / "validation.jsonl"],
+    "ner": [],
     "summarization": ["--num_beams", "1", "--max_target_length", "12", "--max_source_length", "64"],
     "dialogue": ["--max_new_tokens", "8", "--max_seq_length", "128"],
 }
 
 
-def train(recipe: str, model: Path, output: Path, config: str, rows: int, *flags: object) -> tuple[list, dict, dict]:
-    """Losses of 20 steps of 8 rows, scores and weights of a run; `rows` of a batch are one process's."""
-    data = RECIPES[recipe] if recipe == "ner" else [*RECIPES[recipe], *list_sample_flags(recipe, "train", "validation")]
+def list_command(config: str, launch_flags: list, recipe: str, model: Path, output: Path, rows: int) -> list[str]:
+    """The launch of 20 steps of 8 rows, of which one process has `rows` in each."""
     command = [
         ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / config, "--mixed_precision", "no",
-        ROOT / "recipes" / recipe / "run.py", "--model_name_or_path", model, *data, "--do_train", "--do_eval",
-        "--dtype", "float32", "--learning_rate", "5e-3", "--per_device_train_batch_size", rows, "--max_steps", "20",
-        "--logging_steps", "1", "--save_strategy", "no", "--max_train_samples", "160", "--max_eval_samples", "13",
-        "--output_dir", output, *flags,
+        *launch_flags, ROOT / "recipes" / recipe / "run.py", "--model_name_or_path", model, *RECIPES[recipe],
+        *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
+        "--learning_rate", "5e-3", "--per_device_train_batch_size", rows, "--max_steps", "20", "--logging_steps", "1",
+        "--save_strategy", "no", "--max_train_samples", "160", "--max_eval_samples", "13", "--output_dir", output,
     ]  # fmt: skip
+    return [str(word) for word in command]
+
+
+def train(recipe: str, model: Path, output: Path, config: str, rows: int) -> tuple[list, dict, dict]:
+    """Losses, scores and weights of a run."""
+    command = list_command(config, [], recipe, model, output, rows)
     # Building DeepSpeed's operations takes minutes once: kept where the next test finds them.
-    run = launch([str(word) for word in command], timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
+    run = launch(command, timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
     assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-3000:]
     processes = 1 if config == "cpu.yaml" else 2
     assert f"device     cpu, {processes} process" in run.stdout, "the launch did something else than asked"
@@ -99,19 +104,12 @@ def test_two_machines_train_the_model_of_one(models, train_alone, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     losses, _, weights = train_alone("ner")
-    command = [
-        ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs/multi_node.yaml", "--mixed_precision", "no",
-        "--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port,
-    ]  # fmt: skip
-    flags = [
-        ROOT / "recipes/ner/run.py", "--model_name_or_path", models["ner"], *RECIPES["ner"], "--do_train", "--do_eval",
-        "--dtype", "float32", "--learning_rate", "5e-3", "--per_device_train_batch_size", "4", "--max_steps", "20",
-        "--logging_steps", "1", "--save_strategy", "no", "--max_train_samples", "160", "--max_eval_samples", "13",
-        "--output_dir", tmp_path / "out",
-    ]  # fmt: skip
+    flags = ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port, "--machine_rank"]
+    commands = [
+        list_command("multi_node.yaml", [*flags, rank], "ner", models["ner"], tmp_path / "out", 4) for rank in (0, 1)
+    ]
     with ThreadPoolExecutor(2) as machines:
-        commands = [[*command, "--machine_rank", rank, *flags] for rank in (0, 1)]
-        runs = list(machines.map(launch, [[str(word) for word in words] for words in commands]))
+        runs = list(machines.map(launch, commands))
     assert [run.returncode for run in runs] == [0, 0], runs[0].stderr[-2000:] + runs[1].stderr[-2000:]
     assert "device     cpu, 2 processes" in runs[0].stdout
     assert [row["loss"] for row in read_history(tmp_path / "out", "loss")] == pytest.approx(losses, rel=1e-4)

@@ -61,16 +61,11 @@ def saved(tokenizer, tmp_path_factory) -> Path:
 # The tokenizer
 
 
-def test_the_same_texts_give_the_same_files_in_every_process(tmp_path):
-    """Seen to fail without the care that is taken: hash tables in Python and in Rust are seeded a process."""
-    program = (
-        "import sys, json\n"
-        "from common.from_scratch import train_encoder_tokenizer\n"
-        "train_encoder_tokenizer(json.load(sys.stdin), 300).save_pretrained(sys.argv[1])\n"
-    )
+def run_in_two_processes(program: str, directory: Path) -> None:
+    """Run a program on TEXTS with two seeds of Python's hashes; it is told to write into the folder `1` or `2`."""
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / seed)],
+            [sys.executable, "-c", program, str(directory / seed)],
             stdin=subprocess.PIPE,
             text=True,
             cwd=ROOT,
@@ -81,6 +76,16 @@ def test_the_same_texts_give_the_same_files_in_every_process(tmp_path):
     for run in runs:
         run.communicate(json.dumps(TEXTS))
         assert run.returncode == 0
+
+
+def test_the_same_texts_give_the_same_files_in_every_process(tmp_path):
+    """Seen to fail without the care that is taken: hash tables in Python and in Rust are seeded a process."""
+    program = (
+        "import sys, json\n"
+        "from common.from_scratch import train_encoder_tokenizer\n"
+        "train_encoder_tokenizer(json.load(sys.stdin), 300).save_pretrained(sys.argv[1])\n"
+    )
+    run_in_two_processes(program, tmp_path)
     files = [sorted(path.name for path in (tmp_path / seed).iterdir()) for seed in ("1", "2")]
     assert files[0] == files[1] and "tokenizer.json" in files[0] and len(files[0]) >= 2
     for name in files[0]:
@@ -303,19 +308,7 @@ def test_the_same_texts_give_the_same_generating_tokenizers_in_every_process(tmp
         "train_encoder_decoder_tokenizer(texts, 450).save_pretrained(sys.argv[1])\n"
         "train_decoder_tokenizer(texts, 350).save_pretrained(sys.argv[1] + '/decoder')\n"
     )
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / seed)],
-            stdin=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": ".", "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
-        )
-        for seed in ("1", "2")
-    ]
-    for run in runs:
-        run.communicate(json.dumps(TEXTS))
-        assert run.returncode == 0
+    run_in_two_processes(program, tmp_path)
     files = ("tokenizer.json", "tokenizer_config.json")
     for name in (*files, *(f"decoder/{name}" for name in files)):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
