@@ -13,8 +13,9 @@ demo: $(VENV)/installed  ## train the recipes on their samples, offline, on a CP
 test: $(VENV)/installed-dev  ## every test that needs neither network nor GPU nor downloads
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: $(VENV)/installed-dev  ## and those that launch every sharding with every kind of model: a quarter of an hour more
+test-all: $(VENV)/installed-dev  ## and those of every launcher and every adapter with every recipe; writes their tables: most of an hour
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real"
+	$(BIN)/python -m tests.tables
 
 test-real: $(VENV)/installed-dev  ## tests with a real pretrained model and real data; says what is missing
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m real -rs

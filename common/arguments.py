@@ -4,7 +4,8 @@ A field's help sentence, type and default are written here once: `--help`, the Y
 """
 
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from common.errors import UserError
@@ -16,6 +17,19 @@ import transformers
 def option(default, description: str):
     """A field of an argument dataclass: its default and what --help says of it."""
     return field(default=default, metadata={"help": description})
+
+
+PROMPT_METHODS = ("prefix", "prompt", "p_tuning")  # virtual tokens before the input, or before every layer's keys
+PEFT_OPTIONS = {  # option -> the methods that read it
+    "target_modules": ("lora", "adalora", "ia3", "vera", "oft", "boft", "ln_tuning"),
+    "lora_r": ("lora", "adalora"),
+    "lora_alpha": ("lora", "adalora"),
+    "lora_dropout": ("lora", "adalora"),
+    "use_rslora": ("lora",),
+    "use_dora": ("lora",),
+    "init_lora_weights": ("lora",),
+    "num_virtual_tokens": PROMPT_METHODS,
+}
 
 
 @dataclass
@@ -39,27 +53,77 @@ class ModelArguments:
     attn_implementation: str | None = option(
         None, "Attention: sdpa, eager, flash_attention_2. Default: the model's choice."
     )
-    freeze_layers: int = option(0, "Freeze the embeddings and this many of the lowest layers (0: train everything).")
-    use_peft: bool = option(False, "Train a LoRA adapter and the head, not all weights.")
-    lora_r: int = option(16, "Rank of the LoRA matrices.")
-    lora_alpha: int = option(32, "The LoRA update is multiplied by lora_alpha / lora_r.")
-    lora_dropout: float = option(0.05, "Dropout on the input of the LoRA matrices.")
-    lora_target_modules: list[str] | None = option(
-        None, "Layers that get a LoRA matrix. Default: PEFT's choice for the architecture."
+    freeze: str | None = option(
+        None,
+        "Weights that stay as they are: embeddings (a tied lm_head with them), backbone (all but the head), or "
+        "first_<k>_layers (the embeddings and the lowest k layers, of an encoder-decoder those of the encoder).",
     )
+    use_peft: bool = option(False, "Train an adapter and the head, not all weights.")
+    peft_method: Literal[
+        "lora", "adalora", "prefix", "prompt", "p_tuning", "ia3", "vera", "oft", "boft", "ln_tuning"
+    ] = option("lora", "With use_peft: the method. README.md has a table of what serves which recipe.")
+    target_modules: list[str] | None = option(
+        None,
+        "Layers that get an adapter, by the end of their names, or all-linear. Default: PEFT's choice for the "
+        "architecture, or all-linear where it has none. Not for prefix, prompt and p_tuning.",
+    )
+    lora_r: int = option(16, "Rank of the LoRA matrices; of adalora: on average, at the end.")
+    lora_alpha: int = option(32, "The update of lora and adalora is multiplied by lora_alpha / lora_r.")
+    lora_dropout: float = option(0.05, "Dropout on the input of the matrices of lora and adalora.")
+    use_rslora: bool = option(False, "With lora: multiply by lora_alpha / sqrt(lora_r), for high ranks.")
+    use_dora: bool = option(False, "With lora: learn the magnitude of the weights apart from their direction (DoRA).")
+    init_lora_weights: Literal["default", "pissa"] = option(
+        "default", "With lora: start from zero, or from the strongest directions of the weights (pissa)."
+    )
+    num_virtual_tokens: int = option(20, "With prefix, prompt and p_tuning: how many tokens are learnt.")
     load_in_4bit: bool = option(False, "Keep the frozen weights in 4 bits (QLoRA). Needs use_peft.")
+    load_in_8bit: bool = option(False, "Keep the frozen weights in 8 bits. Needs use_peft.")
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the frozen weights are kept in 4 or 8 bits."""
+        return self.load_in_4bit or self.load_in_8bit
 
     def __post_init__(self):
         if self.model_name_or_path and self.from_scratch:
             raise UserError("model_name_or_path and from_scratch exclude each other: give one of them.")
         if not self.model_name_or_path and not self.from_scratch:
             raise UserError("No model: set model_name_or_path to a hub id or directory, or from_scratch to a preset.")
-        if self.load_in_4bit and not self.use_peft:
-            raise UserError("4-bit weights cannot be trained directly: set use_peft too.")
+        if self.load_in_4bit and self.load_in_8bit:
+            raise UserError("load_in_4bit and load_in_8bit exclude each other: give one of them.")
+        if self.quantizes and not self.use_peft:
+            bits = 4 if self.load_in_4bit else 8
+            raise UserError(f"{bits}-bit weights cannot be trained directly: set use_peft too.")
+        self._check_peft()
         if self.use_peft and self.from_scratch:
             raise UserError("use_peft needs a pretrained model: an adapter on random weights learns nothing.")
-        if self.use_peft and self.freeze_layers:
-            raise UserError("use_peft already freezes the base model: leave out freeze_layers.")
+        if self.freeze is not None and not re.fullmatch(r"embeddings|backbone|first_[1-9]\d*_layers", self.freeze):
+            raise UserError(
+                f"freeze must be embeddings, backbone or first_<k>_layers (like first_4_layers), not {self.freeze!r}."
+            )
+        if self.use_peft and self.freeze:
+            raise UserError("use_peft already freezes the base model: leave out freeze.")
+        if self.from_scratch and self.freeze:
+            raise UserError("freeze needs a pretrained model: frozen weights of from_scratch would be random for ever.")
+
+    def _check_peft(self):
+        """UserError for an option that the method does not read, and for methods that need the exact weights."""
+        method = self.peft_method if self.use_peft else None
+        for option_field in fields(self):
+            readers = PEFT_OPTIONS.get(option_field.name)
+            if readers and method not in readers and getattr(self, option_field.name) != option_field.default:
+                said = f"peft_method is {method}" if method else "use_peft is not set"
+                raise UserError(
+                    f"{option_field.name} is read by {', '.join(readers)}, but {said}: leave it out, or change that."
+                )
+        if self.quantizes and method in ("boft", "ln_tuning"):
+            raise UserError(f"peft_method {method} needs weights in full precision: leave out load_in_4bit / 8bit.")
+        if self.quantizes and self.init_lora_weights == "pissa":
+            raise UserError(
+                "init_lora_weights pissa splits the exact weights, 4 or 8 bits do not hold them: leave one of them out."
+            )
+        if self.num_virtual_tokens < 1 or self.lora_r < 1:
+            raise UserError("num_virtual_tokens and lora_r must be at least 1.")
 
 
 @dataclass
@@ -141,6 +205,11 @@ class RunArguments:
     dry_run: bool = option(
         False, "Stop after the start screen, one training step, one evaluation batch, a save and a reload."
     )
+    layerwise_lr_decay: float | None = option(
+        None,
+        "Learning rate of each layer as a share of that of the layer above, like 0.9: the head has learning_rate, the "
+        "embeddings the lowest. Default: one rate for all.",
+    )
     early_stopping_patience: int | None = option(
         None, "Stop after this many evaluations without a better metric_for_best_model."
     )
@@ -180,6 +249,10 @@ class RunArguments:
             self.fp16 = self.dtype == "float16"
         if self.fp16 and self.use_cpu:
             raise UserError("float16 has no use on a CPU: set dtype to bfloat16, float32 or auto.")
+        if self.layerwise_lr_decay is not None and not 0 < self.layerwise_lr_decay <= 1:
+            raise UserError(
+                f"layerwise_lr_decay is {self.layerwise_lr_decay}: it must be above 0, and 1 (no decay) at most."
+            )
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise UserError("early_stopping_patience needs load_best_model_at_end: true, else the last model is kept.")
         super().__post_init__()

@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 
+from common.adapters import FEWEST_STEPS, plan_ranks
 from common.checkpoints import SealCheckpoints
 from common.console import say
 
@@ -13,6 +14,23 @@ from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+class AllocateRanks(TrainerCallback):
+    """Lets AdaLoRA choose after each step which ranks it keeps, by a budget for the steps of this training.
+
+    Nothing fails without it: every rank is kept, and the method is a LoRA of a higher rank.
+    """
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if state.max_steps < FEWEST_STEPS:
+            say(f"AdaLoRA prunes nothing in {state.max_steps} steps: it plans with {FEWEST_STEPS} or more.")
+        else:
+            plan_ranks(model, state.max_steps)
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if state.max_steps >= FEWEST_STEPS:
+            model.base_model.update_and_allocate(state.global_step + 1)
 
 
 class RunStopped(Exception):

@@ -12,6 +12,7 @@ from common.chat_templates import refuse_special_tokens
 from common.data import RowError
 from common.dialogues import encode_prompt
 from common.errors import UserError, install_error_hook
+from common.models import load_result
 
 import torch
 import transformers
@@ -31,7 +32,7 @@ def load_chat_model(directory: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         tokenizer = AutoTokenizer.from_pretrained(name)
         if not tokenizer.chat_template:
             raise UserError(f"{directory}: its tokenizer has no chat template; give the output_dir of a dialogue run.")
-        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto").eval()
+        model = load_result(AutoModelForCausalLM, name, dtype="auto").eval()
     except UserError:
         raise
     except (OSError, ValueError, SafetensorError) as error:

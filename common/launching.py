@@ -5,8 +5,9 @@ import time
 from pathlib import Path
 
 from common.errors import UserError
+from common.sharding import uses_fsdp
 
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import DistributedType, parse_flag_from_env
 from torch.utils.cpp_extension import get_default_build_root
 
 LONGEST_BUILD = 20 * 60  # seconds; two to four minutes are usual
@@ -20,15 +21,40 @@ def check_launch(training_args) -> None:
             f"{started} processes were started, but they do not train together (world size {training_args.world_size}):"
             " each would overwrite the other's results. Check the --config_file of accelerate launch."
         )
-    uses_deepspeed, uses_fsdp = (parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("DEEPSPEED", "FSDP"))
-    if (uses_deepspeed or uses_fsdp) and parse_flag_from_env("ACCELERATE_USE_CPU"):
+    # accelerate launch says where processes find each other, and starts one: MULTI_CPU, --cpu, no --multi_gpu.
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise UserError(
+            "accelerate launch was asked for several processes, but has started one: set distributed_type: MULTI_GPU, "
+            "also for processes on the CPU (see accelerate_configs/multi_cpu.yaml). If you asked for one, unset "
+            "MASTER_ADDR."
+        )
+    uses_deepspeed = parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+    if (uses_deepspeed or uses_fsdp(training_args)) and parse_flag_from_env("ACCELERATE_USE_CPU"):
         name = "DeepSpeed" if uses_deepspeed else "FSDP"
         raise UserError(
             f"ACCELERATE_USE_CPU is set, which turns {name} off without a word: unset it. On a machine without GPU the "
             "recipes choose the CPU by themselves; elsewhere add --use_cpu."
         )
+    if uses_fsdp(training_args):
+        check_fsdp(training_args)
     if uses_deepspeed:
         refuse_stale_locks(Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
+
+
+def check_fsdp(training_args) -> None:
+    """UserError for FSDP's first version, and where Accelerate would train with DDP in its place."""
+    plugin_args = training_args.fsdp_plugin_args or {}  # those of --fsdp; accelerate's config arrives as variables
+    if int(plugin_args.get("fsdp_version", os.environ.get("FSDP_VERSION", "1"))) != 2:
+        raise UserError(
+            "FSDP's version 1 is deprecated, and evaluates a model wrongly once it has generated: set fsdp_version: 2 "
+            "(accelerate to-fsdp2 --config_file FILE --output_file NEW rewrites a config)."
+        )
+    if training_args.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise UserError(
+            "FSDP needs GPUs: here Accelerate would train without it, each process with the whole model, and not say "
+            "so. On CPUs launch with accelerate_configs/multi_cpu.yaml, or with DeepSpeed "
+            "(accelerate_configs/deepspeed_zero3.yaml)."
+        )
 
 
 def refuse_stale_locks(directory: Path) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from common.adapters import find_unmerged_adapter
+
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 _GENERATION = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -46,6 +48,22 @@ print(chat(messages)[0]["generated_text"][-1]["content"])""",
         "<text>", "The bridge of Marlow was closed on Monday. Nobody knows yet when it will open again."
     ),
 }
+MODEL_CLASSES = {
+    "token-classification": "AutoModelForTokenClassification",
+    "text-classification": "AutoModelForSequenceClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "text-generation": "AutoModelForCausalLM",
+    "translation": "AutoModelForSeq2SeqLM",
+    "summarization": "AutoModelForSeq2SeqLM",
+}
+UNMERGED_USAGE = """from peft import PeftModel
+from transformers import AutoConfig, {model_class}, AutoTokenizer
+
+# Virtual tokens cannot be merged: they are put before the input of the model that they were trained for.
+config = AutoConfig.from_pretrained("{path}")
+base = {model_class}.from_pretrained("{base}", config=config)
+model = PeftModel.from_pretrained(base, "{path}/adapter")
+tokenizer = AutoTokenizer.from_pretrained("{path}")"""
 # What the Hub calls metrics whose name here says more, or something else.
 METRIC_TYPES = {
     "f1_macro": "f1",
@@ -88,6 +106,8 @@ def write_model_card(output_dir: Path, outcome, recipe: dict, training_args) -> 
     effective = (
         training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
     )
+    usage = USAGE[outcome.task] if find_unmerged_adapter(output_dir) is None else UNMERGED_USAGE
+    places = {"path": output_dir, "base": recipe["base_model"], "model_class": MODEL_CLASSES[outcome.task]}
     text = f"""---
 {data.to_yaml()}
 ---
@@ -105,7 +125,7 @@ def write_model_card(output_dir: Path, outcome, recipe: dict, training_args) -> 
 ## Use
 
 ```python
-{USAGE[outcome.task].format(path=output_dir)}
+{usage.format(**places)}
 ```
 
 ## Training

@@ -1,12 +1,16 @@
 """Tokenizer and model: loaded or built, with the right head, label names, dtype, adapter and frozen layers."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from common.arguments import ModelArguments
+from common.adapters import add_adapter, check_adapter, find_unmerged_adapter, put_adapter, read_base_name
+from common.arguments import PROMPT_METHODS, ModelArguments
 from common.console import say
 from common.errors import UserError
+from common.freezing import freeze_parameters
 from common.from_scratch import PRESETS, build_config, train_tokenizer
+from common.sharding import prepare_for_fsdp, uses_fsdp
 
 import torch
 import transformers
@@ -14,8 +18,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-# bitsandbytes would put these into 4 bits too; a head is new and has to be trained in full.
-HEAD_NAMES = ["classifier", "pre_classifier", "score", "qa_outputs", "lm_head"]
+# bitsandbytes would quantize these too; a head is new and has to be trained in full.
+HEAD_NAMES = ["classifier", "pre_classifier", "pooler", "head", "score", "qa_outputs", "lm_head"]
 # These models number their positions from padding_idx + 1 on, so that they have that many fewer than their config says.
 OFFSET_POSITIONS = {
     "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "mpnet", "ibert",
@@ -40,7 +44,12 @@ def load_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase |
     """The model's configuration, before its head gets the labels of the data; from scratch it needs the tokenizer."""
     if model_args.from_scratch:
         return build_config(model_args.from_scratch, tokenizer)
-    return _load(AutoConfig.from_pretrained, model_args.model_name_or_path, model_args)
+    config = _load(AutoConfig.from_pretrained, model_args.model_name_or_path, model_args)
+    if model_args.use_peft and model_args.peft_method in PROMPT_METHODS:
+        config.num_virtual_tokens = (
+            model_args.num_virtual_tokens
+        )  # the positions that they take are the input's no more
+    return config
 
 
 def find_trained_labels(config: PreTrainedConfig, model_class) -> list[str] | None:
@@ -62,7 +71,7 @@ def load_model(
     """The model to train, its weights in float32 whatever the checkpoint's dtype, its head named by `label_names`.
 
     The head is new where the checkpoint has none, or one for other labels. `task_type` is PEFT's (TOKEN_CLS, ...).
-    With use_peft the frozen weights are in the dtype that is computed in, or in 4 bits, and a LoRA adapter is added.
+    With use_peft the frozen weights are in the dtype that is computed in, or in 4 or 8 bits, and an adapter is added.
     """
     trained_labels = find_trained_labels(config, model_class)
     if label_names is not None:
@@ -74,72 +83,55 @@ def load_model(
             fitting = [name for kind, names in PRESETS.items() if kind in model_class._model_mapping for name in names]
             raise UserError(f"from_scratch {model_args.from_scratch} has no head for this: use {' or '.join(fitting)}.")
         model = model_class.from_config(config, attn_implementation=model_args.attn_implementation)
+    elif (adapter := find_unmerged_adapter(model_args.model_name_or_path)) is not None:
+        if training_args.do_train or model_args.use_peft:
+            raise UserError(
+                f"{model_args.model_name_or_path} holds an adapter that cannot be merged, for prediction: to train, "
+                f"give the model that it was made for, {read_base_name(adapter)}."
+            )
+        base_args = replace(model_args, model_name_or_path=read_base_name(adapter))
+        return put_adapter(load_weights(model_class, base_args, config, torch.float32), adapter)
     else:
-        model = _load(
-            model_class.from_pretrained,
-            model_args.model_name_or_path,
-            model_args,
-            config=config,
-            dtype=_choose_frozen_dtype(training_args) if model_args.use_peft else torch.float32,
-            attn_implementation=model_args.attn_implementation,
-            use_safetensors=None if model_args.allow_pickle else True,
-            ignore_mismatched_sizes=True,
-            **(_quantize_to_4_bits(training_args) if model_args.load_in_4bit else {}),
-        )
+        if model_args.use_peft:
+            check_adapter(model_args, training_args, config, task_type)
+        settings = _quantize(model_args, training_args) if model_args.quantizes else {}
+        dtype = choose_frozen_dtype(training_args) if model_args.use_peft else torch.float32
+        model = load_weights(model_class, model_args, config, dtype, **settings)
         if is_deepspeed_zero3_enabled():
             # Else what is saved gets the oldest names that loading knows: LayerNorm.gamma in BERT (transformers 5.23).
             model._weight_conversions = None
         if trained_labels is not None and label_names is not None and trained_labels != label_names:
             _replace_labels(model, trained_labels, label_names, training_args.do_train)
-    if model_args.freeze_layers:
-        freeze_lowest_layers(model, model_args.freeze_layers)
+    if uses_fsdp(training_args):
+        prepare_for_fsdp(model)
+    if model_args.freeze:
+        freeze_parameters(model, model_args.freeze)
     return add_adapter(model, model_args, task_type) if model_args.use_peft else model
 
 
-def add_adapter(model: PreTrainedModel, model_args: ModelArguments, task_type: str):
-    """The model with a LoRA adapter; adapter and head are trained in float32, everything else is frozen."""
-    import peft
-
-    if model_args.load_in_4bit:
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        for module in model.modules():
-            # On CPUs with AVX512-BF16 an evaluation repacks the 4-bit weights in place, and later gradients are wrong.
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
-    targets = model_args.lora_target_modules
-    all_linear = targets == ["all-linear"]
-    # PEFT's class for question answering keeps token_type_ids and position_ids to itself (0.21): the model would read
-    # question and context as one text. Its plain class hands on whatever it gets, and has to be told the head.
-    is_question_answering = task_type == "QUESTION_ANS"
-    adapter_config = peft.LoraConfig(
-        task_type=None if is_question_answering else task_type,
-        modules_to_save=["qa_outputs"] if is_question_answering else None,
-        r=model_args.lora_r,
-        lora_alpha=model_args.lora_alpha,
-        lora_dropout=model_args.lora_dropout,
-        target_modules="all-linear" if all_linear else targets,
-        # The head is trained whole (modules_to_save): it cannot get a LoRA matrix as well.
-        exclude_modules=HEAD_NAMES if all_linear else None,
+def load_weights(model_class, model_args: ModelArguments, config: PreTrainedConfig, dtype: torch.dtype, **settings):
+    """The pretrained model, its head new where the checkpoint has none of that shape."""
+    return _load(
+        model_class.from_pretrained,
+        model_args.model_name_or_path,
+        model_args,
+        config=config,
+        dtype=dtype,
+        attn_implementation=model_args.attn_implementation,
+        use_safetensors=None if model_args.allow_pickle else True,
+        ignore_mismatched_sizes=True,
+        **settings,
     )
-    try:
-        model = peft.get_peft_model(model, adapter_config)
-    except ValueError as error:
-        raise UserError(f"PEFT cannot place the adapter: {error} Set lora_target_modules.") from error
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model
 
 
-def freeze_lowest_layers(model: PreTrainedModel, number: int) -> None:
-    """Freeze everything below the layers and the lowest `number` of them; the head stays trainable."""
-    body = model.base_model
-    layers = max((m for m in body.modules() if isinstance(m, torch.nn.ModuleList)), key=len, default=[])
-    if not 0 <= number <= len(layers):
-        raise UserError(f"freeze_layers is {number}, but the model has {len(layers)} layers.")
-    embeddings = [module for name, module in body.named_modules() if "embed" in name.rpartition(".")[2]]
-    for part in (*embeddings, body.get_input_embeddings(), *layers[:number]):
-        part.requires_grad_(False)
+def load_result(model_class, directory: str | Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+    """The model of a result directory, with the adapter in it where that could not be merged."""
+    adapter = find_unmerged_adapter(directory)
+    if adapter is None:
+        return model_class.from_pretrained(directory, dtype=dtype)
+    config = AutoConfig.from_pretrained(directory)
+    base = model_class.from_pretrained(read_base_name(adapter), config=config, dtype=dtype)
+    return put_adapter(base, adapter)
 
 
 def find_longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -147,7 +139,8 @@ def find_longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerB
     limits = []
     positions = getattr(config, "max_position_embeddings", None)
     if positions and positions > 0:
-        limits.append(positions - (config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0))
+        taken = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
+        limits.append(positions - taken - getattr(config, "num_virtual_tokens", 0))
     # "No limit" is written as 10^30. T5 has none, whatever its tokenizer says: its positions are relative.
     if tokenizer.model_max_length < 1_000_000 and not hasattr(config, "relative_attention_num_buckets"):
         limits.append(tokenizer.model_max_length)
@@ -211,20 +204,24 @@ def _first_sentence(error: Exception) -> str:
     return " ".join(str(error).split()).split(". ")[0].rstrip(".")
 
 
-def _choose_frozen_dtype(training_args) -> torch.dtype:
+def choose_frozen_dtype(training_args) -> torch.dtype:
+    """What weights are kept in that an adapter leaves as they are: the dtype that is computed in."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training_args.mixed_precision, torch.float32)
 
 
-def _quantize_to_4_bits(training_args) -> dict:
-    """The from_pretrained arguments of QLoRA's NF4 weights (Dettmers et al. 2023), heads left as they are."""
+def _quantize(model_args: ModelArguments, training_args) -> dict:
+    """The from_pretrained arguments of 8-bit weights, or of QLoRA's NF4 (Dettmers et al. 2023); heads stay whole."""
     quantization_config = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
+        load_in_8bit=model_args.load_in_8bit,
+        load_in_4bit=model_args.load_in_4bit,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=_choose_frozen_dtype(training_args),
+        bnb_4bit_compute_dtype=choose_frozen_dtype(training_args),
         llm_int8_skip_modules=HEAD_NAMES,
     )
-    return {"quantization_config": quantization_config, "device_map": {"": training_args.device}}
+    # ZeRO 3 divides the weights itself, and from_pretrained refuses a device_map beside it.
+    device_map = {} if is_deepspeed_zero3_enabled() else {"device_map": {"": training_args.device}}
+    return {"quantization_config": quantization_config, **device_map}
 
 
 def _replace_labels(model: PreTrainedModel, trained: list[str], wanted: list[str], do_train: bool) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from common.console import say
+from common.optimization import describe_rates
+from common.parts import has_tied_head, locate_parameters
 
 import numpy as np
 from datasets import DatasetDict
-from transformers.trainer_pt_utils import get_model_param_count
 
 EXAMPLES = 2
 
@@ -44,17 +45,33 @@ def _summarise(rows) -> str:
 
 def _describe_model(trainer) -> dict[str, str]:
     model, args = trainer.model, trainer.args
-    # Not by numel(): under ZeRO 3 a process holds a part of each parameter.
-    trainable, total = (get_model_param_count(model, trainable_only=only) for only in (True, False))
+    counts = count_parameters(model)
+    trainable, total = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad})
     computed = {"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32")
     return {
         "model": f"{type(base).__name__}, {total:,} parameters, {trainable:,} trained ({trainable / total:.1%})",
+        "trained": "; ".join(f"{kind} {number:,} of {whole:,}" for kind, (number, whole) in counts.items())
+        + (" (the lm_head is tied to the embeddings)" if has_tied_head(base) else ""),
         "precision": f"computes in {computed}, trained weights in {', '.join(dtypes)}, "
         f"{base.config._attn_implementation} attention",
         "device": f"{args.device.type}, {args.world_size} process{'es' if args.world_size > 1 else ''}",
     }
+
+
+def count_parameters(model) -> dict[str, tuple[int, int]]:
+    """How many weights are trained, and how many there are, in the embeddings, the layers, the head and the adapter."""
+    counts = dict.fromkeys(("embeddings", "layers", "head", "adapter"), (0, 0))
+    parts = locate_parameters(model)
+    for name, parameter in model.named_parameters():
+        if name in parts:
+            # Under ZeRO 3 a process holds a part of each parameter; two weights of 4 bits are stored as one number.
+            number = getattr(parameter, "ds_numel", parameter.numel())
+            number *= 2 if type(parameter).__name__ == "Params4bit" else 1
+            trained, whole = counts[parts[name].kind]
+            counts[parts[name].kind] = (trained + number * parameter.requires_grad, whole + number)
+    return {kind: numbers for kind, numbers in counts.items() if numbers[1]}
 
 
 def _describe_steps(trainer) -> dict[str, str]:
@@ -67,5 +84,5 @@ def _describe_steps(trainer) -> dict[str, str]:
         "batch": f"{rows} rows a step = {args.per_device_train_batch_size} a device x {devices} "
         f"x {args.gradient_accumulation_steps} accumulation, sampling {args.train_sampling_strategy}",
         "steps": f"{steps:,} ({steps / steps_per_epoch:g} epochs), {args.get_warmup_steps(steps)} warmup, "
-        f"{args.optim.value} {args.learning_rate:g} {args.lr_scheduler_type.value}, seed {args.seed}",
+        f"{args.optim.value} {describe_rates(trainer.model, args)} {args.lr_scheduler_type.value}, seed {args.seed}",
     }

@@ -6,6 +6,7 @@ prediction needs to know), `config.yaml` (running it again gives the same run), 
 it holds a finished run.
 """
 
+import copy
 import csv
 import io
 import json
@@ -17,12 +18,17 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from common.adapters import ADAPTER_DIRECTORY, has_ranks_to_prune, mark_kept_ranks, merge_adapter, put_adapter
 from common.console import say
 from common.model_card import write_model_card
+from common.models import choose_frozen_dtype, load_weights
 from common.plots import plot_bars, plot_confusions, plot_learning_curve
 from common.report import write_report
+from common.sharding import whole_state_dict
 
 import torch
+import transformers
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 CONFIG_FILE, METRICS_FILE, RECIPE_FILE = "config.yaml", "metrics.json", "recipe.json"
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "peft", "tokenizers")
@@ -113,32 +119,56 @@ def _name_plot(output_dir: Path, title: str) -> Path:
 
 
 def save_model(trainer, model_args) -> None:
-    """Write weights and tokenizer so that the Auto class loads them; with LoRA merged, and the adapter in `adapter/`.
+    """Write weights and tokenizer so that the Auto class loads them; an adapter merged, and as it is in `adapter/`.
 
-    An adapter alone does not hold the labels of the head, and `pipeline()` would load it wrongly.
+    An adapter alone does not hold the labels of the head, and `pipeline()` would load it wrongly. Virtual tokens cannot
+    be merged: then there are no weights at the top, so that nobody takes those of the base for the trained ones.
     """
     output_dir = Path(trainer.args.output_dir)
     if not model_args.use_peft:
-        trainer.save_model(str(output_dir))
-    elif trainer.args.should_save:
-        from peft import PeftModel
-
-        trainer.model.save_pretrained(output_dir / "adapter")
-        adapted = trainer.accelerator.unwrap_model(trainer.model)
-        if model_args.load_in_4bit:
-            # Merging into 4-bit weights would round the adapter off: it is merged into the weights they were made from.
-            config = adapted.get_base_model().config
-            model_class = type(adapted.get_base_model())
-            del config.quantization_config
-            base = model_class.from_pretrained(model_args.model_name_or_path, config=config, dtype=torch.float32)
-            adapted = PeftModel.from_pretrained(base, output_dir / "adapter")
-        # In float32, because bfloat16 weights would round the adapter off too.
-        merged = adapted.float().merge_and_unload()
-        merged.save_pretrained(output_dir)
-        trainer.processing_class.save_pretrained(output_dir)
+        with whole_state_dict(trainer.accelerator):
+            trainer.save_model(str(output_dir))
+    else:
+        if has_ranks_to_prune(trainer.model):
+            mark_kept_ranks(trainer.model)
+        with whole_state_dict(trainer.accelerator):
+            trainer.save_model(str(output_dir / ADAPTER_DIRECTORY))
+        if trainer.args.should_save:
+            save_adapted(trainer, model_args, output_dir)
     if trainer.args.should_save:
         # A pickle of all arguments: nothing reads it, and it would travel with the model.
-        (output_dir / "training_args.bin").unlink(missing_ok=True)
+        for pickled in (output_dir / "training_args.bin", output_dir / ADAPTER_DIRECTORY / "training_args.bin"):
+            pickled.unlink(missing_ok=True)
+
+
+def save_adapted(trainer, model_args, output_dir: Path) -> None:
+    """Write the adapted model whole: the adapter merged into weights that are loaded anew.
+
+    Those in memory may be rounded to 4 bits, or divided between processes; merging would round the adapter off too.
+    """
+    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    live = adapted.get_base_model()
+    config = copy.deepcopy(live.config)
+    if model_args.quantizes:
+        del config.quantization_config
+    trainer.processing_class.save_pretrained(output_dir)
+    if adapted.active_peft_config.is_prompt_learning:
+        config.architectures = [type(live).__name__]
+        config.save_pretrained(output_dir)
+        if live.can_generate():
+            live.generation_config.save_pretrained(output_dir)
+        return
+    # Else from_pretrained would divide what only this process loads.
+    unset_hf_deepspeed_config()
+    dtype = torch.float32 if model_args.quantizes else choose_frozen_dtype(trainer.args)
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # that the base has no such head was said when training began
+    base = load_weights(type(live), model_args, config, dtype).float()  # bfloat16 would round the adapter off too
+    transformers.utils.logging.set_verbosity(verbosity)
+    merged = merge_adapter(put_adapter(base, output_dir / ADAPTER_DIRECTORY))
+    if live.can_generate():
+        merged.generation_config = live.generation_config
+    merged.save_pretrained(output_dir)
 
 
 def save_predictions(training_args, split: str, rows: Iterable[dict]) -> None:

@@ -1,9 +1,18 @@
 """Hugging Face's Trainers with evaluation in dataset order and a log that people can read."""
 
-from common.callbacks import RunLog
+from common.adapters import (
+    compute_orthogonality,
+    has_ranks_to_prune,
+    hides_state,
+    load_hidden_state,
+    save_hidden_state,
+)
+from common.callbacks import AllocateRanks, RunLog
 from common.errors import UserError
 from common.losses import IGNORED
+from common.optimization import decays_by_layer, forget_overrides, group_by_rate
 from common.sampling import BalancedSampler, LengthGroupedSampler
+from common.sharding import divide_untrained_model, prepare_for_generation
 
 import torch
 import transformers
@@ -26,6 +35,8 @@ class RecipeTrainer:
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(RunLog())
+        if has_ranks_to_prune(self.model):
+            self.add_callback(AllocateRanks())
         # Tied weights are saved once. Unless these say so, loading the best model warns that the others are missing.
         tied = getattr(self.model, "all_tied_weights_keys", None)
         if tied:
@@ -49,8 +60,48 @@ class RecipeTrainer:
         """The pieces that a row fills in a batch, to group rows by."""
         return len(row["input_ids"])
 
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and has_ranks_to_prune(self.model):
+            loss = loss + compute_orthogonality(self.model) / self.current_gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._hides_state() and self.args.should_save:
+            save_hidden_state(self.model, output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if not self._hides_state():
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        return load_hidden_state(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self):
+        # Trainer would put the virtual tokens that PEFT has computed in front of the network that computes them.
+        if not self._hides_state():
+            return super()._load_best_model()
+        return load_hidden_state(self.model, self.state.best_model_checkpoint)
+
+    def _hides_state(self) -> bool:
+        """Whether a checkpoint of the adapter would lack what training goes on from; DeepSpeed and FSDP save it all."""
+        return hides_state(self.model) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)
+
+    def create_optimizer(self, model=None):
+        forget_overrides()
+        if self.optimizer is None and decays_by_layer(self.args):
+            trained = self.model if model is None else model
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            groups = group_by_rate(trained, self.args, self.get_decay_parameter_names(trained))
+            # Trainer takes these groups for its own, and the rate of the first into its log.
+            self.optimizer_cls_and_kwargs = optimizer_class, settings | {"params": groups}
+        return super().create_optimizer(model)
+
     def _get_eval_sampler(self, eval_dataset):
         return torch.utils.data.SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
+
+    def evaluation_loop(self, *args, **kwargs):
+        divide_untrained_model(self)
+        return super().evaluation_loop(*args, **kwargs)
 
 
 class Trainer(RecipeTrainer, transformers.Trainer):
@@ -100,6 +151,7 @@ class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
 
     def generate_rows(self, model, inputs, ignore_keys=None, **gen_kwargs) -> torch.Tensor:
         """What the model writes for each row, without the piece that starts the decoder."""
+        prepare_for_generation(self.model)
         inputs = {name: values for name, values in inputs.items() if name not in ("labels", "decoder_input_ids")}
         return super().prediction_step(model, inputs, False, ignore_keys, **gen_kwargs)[1][:, 1:]
 
@@ -111,9 +163,9 @@ class CausalTrainer(Seq2SeqTrainer):
         """The pieces of a dialogue."""
         return len(row["input_ids"])
 
-    def compute_loss(self, model, inputs, *args, **kwargs):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # With a cache, which training has no use for, a model does not keep packed dialogues apart.
-        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+        return super().compute_loss(model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
 
     def sum_row_losses(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """The summed loss of the labels of each row, and their number."""
@@ -124,6 +176,7 @@ class CausalTrainer(Seq2SeqTrainer):
 
     def generate_rows(self, model, inputs, ignore_keys=None, **gen_kwargs) -> torch.Tensor:
         """What the model writes behind the prompt of each row."""
+        prepare_for_generation(self.model)
         prompts = take_prompts(inputs, self.processing_class.pad_token_id)
         # Shards of a model wait for each other at every piece.
         is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)

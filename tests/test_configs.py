@@ -39,7 +39,7 @@ COMMAND = re.compile(r"# Command: accelerate launch (?:--config_file (\S+) )?(re
 
 
 def test_no_config_is_overlooked():
-    assert len(CONFIGS) == 31 and len(ACCELERATE) == 10 and len(DEEPSPEED) == 5
+    assert len(CONFIGS) == 31 and len(ACCELERATE) == 11 and len(DEEPSPEED) == 5
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
@@ -72,6 +72,7 @@ def test_a_config_opens_with_what_it_is_for_and_a_command_that_uses_it(path):
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.stem)
 def test_accelerate_reads_its_configs(path):
     from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
 
     config = load_config_from_file(str(path))
     assert config.num_processes == {"cpu": 1, "single_gpu": 1, "multi_node": 16}.get(path.stem, 2)
@@ -79,6 +80,8 @@ def test_accelerate_reads_its_configs(path):
     assert set(written) <= set(vars(config))
     # Nested keys are checked by nobody else: a mistyped one would be ignored.
     assert set(written.get("deepspeed_config", {})) <= {"deepspeed_config_file", "zero3_init_flag"}
+    assert set(written.get("fsdp_config", {})) <= {action.dest for action in launch_command_parser()._actions}
+    assert written.get("fsdp_config", {}).get("fsdp_version", 2) == 2
     if "deepspeed_config" in written:
         file = written["deepspeed_config"]["deepspeed_config_file"]
         assert file == f"deepspeed_configs/{path.stem.removeprefix('deepspeed_')}.json" and (ROOT / file).is_file()

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.real
 UPSTREAM_WNUT17 = (0.5682, 0.5758, 0.5697)
 # Upstream's run_classification.py in the same way, validation accuracy of the seeds 42, 43 and 44.
 UPSTREAM_SST2 = (0.8578, 0.8544, 0.8555)
+# All weights trained by these recipes, the means over the seeds 42, 43 and 44.
+FULL_SST2, FULL_WNUT17 = 0.857, 0.565
 SPLITS = ("train", "validation", "test")
 
 
@@ -63,6 +65,28 @@ def test_sst2_with_minilm_is_not_below_upstream(real_data, minilm, tmp_path):
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["validation_accuracy"] >= min(UPSTREAM_SST2) - 0.005
     assert metrics["test_support_negative"] + metrics["test_support_positive"] == 1821
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "score", "least", "flags"),
+    [
+        ("sentiment", "sst2", "accuracy", 0.97 * FULL_SST2, ["--max_seq_length", "128", "--num_train_epochs", "1",
+         "--per_device_train_batch_size", "32"]),
+        ("ner", "wnut17", "f1", 0.9 * FULL_WNUT17, ["--dtype", "float32", "--num_train_epochs", "3",
+         "--per_device_train_batch_size", "16"]),
+    ],
+)  # fmt: skip
+def test_lora_with_minilm_reaches_nearly_the_score_of_all_weights(
+    recipe, name, score, least, flags, real_data, minilm, tmp_path
+):
+    run = run_recipe(
+        recipe, "--model_name_or_path", minilm, *list_file_flags(real_data / recipe / name, *SPLITS), "--do_train",
+        "--do_eval", "--use_peft", "--target_modules", "all-linear", "--learning_rate", "1e-3", *flags,
+        "--per_device_eval_batch_size", "64", "--save_strategy", "no", "--seed", "42", "--output_dir", tmp_path / "out",
+        timeout=3000,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())[f"validation_{score}"] >= least
 
 
 def test_chnsenticorp_from_scratch_learns(real_data, tmp_path):

@@ -1,4 +1,4 @@
-"""DDP and DeepSpeed ZeRO on two processes of a CPU give the losses and the weights of one: the files that we ship."""
+"""DDP, ZeRO and FSDP on two processes of a CPU give the losses and the weights of one: the files that we ship."""
 
 import json
 import os
@@ -13,41 +13,79 @@ from pathlib import Path
 
 from common.launching import LONGEST_BUILD
 from tests.conftest import ROOT, launch, list_sample_flags, read_history, read_jsonl
+from tests.tables import LAUNCHERS as TABLE
+from tests.tables import RECIPES, SHARDED
 
 import pytest
 from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
-RECIPES = {
+FLAGS = {
+    "sentiment": [],
     "ner": [],
+    "qa": ["--max_seq_length", "128", "--doc_stride", "32"],
+    "translation": ["--source_lang", "en", "--target_lang", "de", "--num_beams", "1", "--max_target_length", "12"],
     "summarization": ["--num_beams", "1", "--max_target_length", "12", "--max_source_length", "64"],
     "dialogue": ["--max_new_tokens", "8", "--max_seq_length", "128"],
 }
+MODEL_CLASSES = {
+    "sentiment": AutoModelForSequenceClassification,
+    "ner": AutoModelForTokenClassification,
+    "qa": AutoModelForQuestionAnswering,
+    "translation": AutoModelForSeq2SeqLM,
+    "summarization": AutoModelForSeq2SeqLM,
+    "dialogue": AutoModelForCausalLM,
+}
 
 
-def list_command(config: str, launch_flags: list, recipe: str, model: Path, output: Path, rows: int) -> list[str]:
-    """The launch of 20 steps of 8 rows, of which one process has `rows` in each."""
+def list_command(
+    config: str, recipe: str, model: Path, output: Path, rows: int, flags: list, launch_flags: tuple = ()
+) -> list[str]:
+    """The launch of 20 steps of 8 rows, of which a process has `rows` in each micro-batch."""
     command = [
-        ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / config, "--mixed_precision", "no",
-        *launch_flags, ROOT / "recipes" / recipe / "run.py", "--model_name_or_path", model, *RECIPES[recipe],
+        ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / f"{config}.yaml", "--mixed_precision",
+        "no", *launch_flags, *([ROOT / "tests" / "fsdp_on_cpu.py"] if config == "fsdp2" else []),
+        ROOT / "recipes" / recipe / "run.py", "--model_name_or_path", model, *FLAGS[recipe],
         *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
         "--learning_rate", "5e-3", "--per_device_train_batch_size", rows, "--max_steps", "20", "--logging_steps", "1",
-        "--save_strategy", "no", "--max_train_samples", "160", "--max_eval_samples", "13", "--output_dir", output,
+        "--max_train_samples", "160", "--max_eval_samples", "13", "--output_dir", output, *flags,
     ]  # fmt: skip
     return [str(word) for word in command]
 
 
-def train(recipe: str, model: Path, output: Path, config: str, rows: int) -> tuple[list, dict, dict]:
-    """Losses, scores and weights of a run."""
-    command = list_command(config, [], recipe, model, output, rows)
+def train(command: list[str]) -> tuple[str, list, dict, dict]:
+    """What a run says, its losses, scores and weights."""
     # Building DeepSpeed's operations takes minutes once: kept where the next test finds them.
     run = launch(command, timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
     assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-3000:]
-    processes = 1 if config == "cpu.yaml" else 2
-    assert f"device     cpu, {processes} process" in run.stdout, "the launch did something else than asked"
+    processes = "1 process" if "cpu.yaml" in command[3] else "2 processes"
+    assert f"device     cpu, {processes}" in run.stdout, "the launch did something else than asked"
+    output = Path(command[command.index("--output_dir") + 1])
     losses = [row["loss"] for row in read_history(output, "loss")]
     assert len(losses) == 20 and len(read_jsonl(output / "predictions_validation.jsonl")) == 13
-    return losses, json.loads((output / "metrics.json").read_text()), load_file(output / "model.safetensors")
+    metrics = json.loads((output / "metrics.json").read_text())
+    metrics.pop("validation_confusion_matrix", None)  # which says nothing that the other scores do not
+    return run.stdout, losses, metrics, load_file(output / "model.safetensors")
+
+
+def assert_weights_are_close(found: dict, expected: dict) -> None:
+    """The same names, and the same weights to 1e-4."""
+    assert found.keys() == expected.keys()
+    # A softmax does not see what is added to all of its inputs: the gradient of such a bias is 0 but for rounding, and
+    # Adam makes steps of that.
+    unseen = ["key.bias"]
+    if "qa_outputs.bias" in expected:
+        unseen += ["qa_outputs.bias", "layer.1.output.LayerNorm.bias"]
+    compared = [name for name in expected if not name.endswith(tuple(unseen))]
+    difference = sum((found[name] - expected[name]).square().sum() for name in compared).sqrt()
+    assert difference <= 1e-4 * sum(expected[name].square().sum() for name in compared).sqrt()
 
 
 @pytest.fixture(scope="session")
@@ -66,35 +104,144 @@ def extensions(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def models(encoder, encoder_decoder, decoder) -> dict[str, Path]:
-    return {"ner": encoder, "summarization": encoder_decoder, "dialogue": decoder}
+    kinds = dict.fromkeys(("sentiment", "ner", "qa"), encoder)
+    return kinds | dict.fromkeys(("translation", "summarization"), encoder_decoder) | {"dialogue": decoder}
+
+
+WHOLE = ["--save_strategy", "no"]
+# Checkpoints, and a best model that is not the last: the loss falls, and the greatest counts as the best.
+IN_PARTS = [
+    "--eval_strategy", "steps", "--eval_steps", "5", "--save_strategy", "steps", "--save_steps", "5",
+    "--load_best_model_at_end", "--metric_for_best_model", "loss", "--greater_is_better", "true",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def train_alone(models, extensions, tmp_path_factory) -> Callable[[str], tuple[list, dict, dict]]:
-    """What one process gives for a recipe; it is trained when it is first asked for."""
+def train_alone(models, extensions, tmp_path_factory) -> Callable[[str, str], tuple[Path, list, dict, dict]]:
+    """What one process gives for a recipe, and where; it is trained when it is first asked for."""
     root = tmp_path_factory.mktemp("alone")
-    return cache(lambda recipe: train(recipe, models[recipe], root / recipe, "cpu.yaml", 8))
+
+    @cache
+    def train_once(recipe: str, kind: str) -> tuple[Path, list, dict, dict]:
+        output = root / recipe / kind
+        flags = {"whole": WHOLE, "in parts": IN_PARTS}[kind]
+        return output, *train(list_command("cpu", recipe, models[recipe], output, 8, flags))[1:]
+
+    return train_once
 
 
-QUICK = {("deepspeed_zero2", "ner"), ("deepspeed_zero3", "dialogue")}
-CONFIGS = ("multi_gpu", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3")
+QUICK = {("deepspeed_zero2", "ner"), ("deepspeed_zero3", "dialogue"), ("fsdp2", "dialogue")}
 CASES = [
-    pytest.param(config, recipe, marks=[] if (config, recipe) in QUICK else pytest.mark.slow)
-    for config in CONFIGS
+    pytest.param(launcher, recipe, marks=[] if (launcher, recipe) in QUICK else pytest.mark.slow)
+    for launcher in SHARDED
     for recipe in RECIPES
 ]
 
 
-@pytest.mark.parametrize(("config", "recipe"), CASES)
-def test_two_processes_train_the_model_of_one(config, recipe, models, train_alone, tmp_path):
-    losses, metrics, weights = train_alone(recipe)
-    found, found_metrics, found_weights = train(recipe, models[recipe], tmp_path / "out", f"{config}.yaml", 4)
+def assert_two_processes_train_as_one(launcher, recipe, accumulation, models, train_alone, output) -> None:
+    """Losses, scores and weights of one process, at `accumulation` micro-batches a step."""
+    _, losses, metrics, weights = train_alone(recipe, "whole")
+    flags = [*WHOLE, "--gradient_accumulation_steps", accumulation]
+    command = list_command(launcher, recipe, models[recipe], output, 4 // accumulation, flags)
+    _, found, found_metrics, found_weights = train(command)
     assert found == pytest.approx(losses, rel=1e-4)
     assert found_metrics == pytest.approx(metrics, rel=1e-3, abs=1e-3)
-    assert found_weights.keys() == weights.keys()
-    # Of all weights together: the gradient of a key's bias is 0 but for rounding, and Adam makes steps of that.
-    difference = sum((found_weights[name] - values).square().sum() for name, values in weights.items()).sqrt()
-    assert difference <= 1e-4 * sum(values.square().sum() for values in weights.values()).sqrt()
+    assert_weights_are_close(found_weights, weights)
+
+
+@pytest.mark.parametrize(("launcher", "recipe"), CASES)
+def test_two_processes_train_the_model_of_one(launcher, recipe, models, train_alone, tmp_path):
+    with TABLE.record(launcher, recipe, "trains"):
+        assert_two_processes_train_as_one(launcher, recipe, 1, models, train_alone, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["ner", "summarization", "dialogue"])
+@pytest.mark.parametrize("launcher", SHARDED)
+def test_accumulation_in_two_processes_trains_the_model_of_one(launcher, recipe, models, train_alone, tmp_path):
+    with TABLE.record(launcher, recipe, "accumulates"):
+        assert_two_processes_train_as_one(launcher, recipe, 4, models, train_alone, tmp_path / "out")
+
+
+RESUMED = [
+    ("multi_gpu", "dialogue", ()),
+    ("deepspeed_zero1", "qa", ()),
+    ("deepspeed_zero2", "translation", ()),
+    ("deepspeed_zero3", "summarization", ()),
+    ("deepspeed_zero2_offload", "ner", ()),
+    ("deepspeed_zero3_offload", "dialogue", ()),
+    ("fsdp2", "summarization", ()),
+    ("fsdp2", "dialogue", ("--fsdp_state_dict_type", "FULL_STATE_DICT")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "recipe", "launch_flags"), RESUMED)
+def test_a_run_goes_on_from_its_checkpoint_to_the_same_best_model(
+    launcher, recipe, launch_flags, models, train_alone, tmp_path
+):
+    with TABLE.record(launcher, recipe, "resumes"):
+        output = tmp_path / "out"
+        command = list_command(launcher, recipe, models[recipe], output, 4, IN_PARTS, launch_flags)
+        _, losses, metrics, weights = train(command)
+        forget_all_after_step_10(output)
+        said, resumed_losses, resumed_metrics, resumed_weights = train(command)
+        assert f"Resuming from {output}/checkpoint-10." in said
+        assert resumed_losses == losses and resumed_metrics == metrics
+        assert all(resumed_weights[name].equal(values) for name, values in weights.items())
+        scores = [row["eval_loss"] for row in read_history(output, "eval_loss")]
+        assert len(scores) == 4 and scores[0] == max(scores) > min(scores)
+        assert metrics["validation_loss"] == pytest.approx(scores[0], rel=1e-5), "this is not the best model"
+        # The same as without launcher, also where the last batch of 13 rows is filled up.
+        alone, losses_alone, metrics_alone, weights_alone = train_alone(recipe, "in parts")
+        assert losses == pytest.approx(losses_alone, rel=1e-4)
+        assert metrics == pytest.approx(metrics_alone, rel=1e-3, abs=1e-3)
+        assert_weights_are_close(resumed_weights, weights_alone)
+        texts = [(path / "predictions_validation.jsonl").read_text() for path in (alone, output)]
+        assert strip_probabilities(texts[1]) == strip_probabilities(texts[0])
+        _, report = MODEL_CLASSES[recipe].from_pretrained(output, output_loading_info=True)
+        assert not any(report.values()), report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "recipe"), [("deepspeed_zero3", "dialogue"), ("fsdp2", "ner"), ("fsdp2", "summarization")]
+)
+def test_a_trained_model_is_evaluated_without_training(launcher, recipe, train_alone, tmp_path):
+    """Accelerate divides no model with FSDP that has no optimizer."""
+    alone, _, metrics, _ = train_alone(recipe, "whole")
+    command = list_command(launcher, recipe, alone, tmp_path / "out", 4, [])
+    command.remove("--do_train")
+    run = launch(command, timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
+    assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-3000:]
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found == pytest.approx(metrics, rel=1e-3, abs=1e-3)
+    texts = [(path / "predictions_validation.jsonl").read_text() for path in (alone, tmp_path / "out")]
+    assert strip_probabilities(texts[1]) == strip_probabilities(texts[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "recipe"), [("multi_gpu", "ner"), ("deepspeed_zero3", "dialogue"), ("fsdp2", "summarization")]
+)
+def test_a_dry_run_in_two_processes_saves_and_reloads_once(launcher, recipe, models, extensions, tmp_path):
+    """Each process has a temporary directory of its own, and one of them saves."""
+    command = list_command(launcher, recipe, models[recipe], tmp_path / "out", 4, ["--dry_run"])
+    run = launch(command, timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
+    assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-3000:]
+    assert "a save and a reload worked" in run.stdout and not (tmp_path / "out").exists()
+
+
+def forget_all_after_step_10(output: Path) -> None:
+    """Leave what a run of 20 steps has written until then, as if it had been killed behind its second checkpoint."""
+    for path in output.iterdir():
+        if path.name not in ("config.yaml", "checkpoint-5", "checkpoint-10"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def strip_probabilities(text: str) -> list[dict]:
+    """The lines of predictions with their numbers rounded: the last digits are not those of one process."""
+    return json.loads(f"[{','.join(text.splitlines())}]", parse_float=lambda digits: round(float(digits), 3))
 
 
 @pytest.mark.slow
@@ -103,14 +250,22 @@ def test_two_machines_train_the_model_of_one(models, train_alone, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    losses, _, weights = train_alone("ner")
-    flags = ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port, "--machine_rank"]
+    _, losses, _, weights = train_alone("ner", "whole")
+    flags = ("--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port, "--machine_rank")
     commands = [
-        list_command("multi_node.yaml", [*flags, rank], "ner", models["ner"], tmp_path / "out", 4) for rank in (0, 1)
+        list_command("multi_node", "ner", models["ner"], tmp_path / "out", 4, WHOLE, (*flags, rank)) for rank in (0, 1)
     ]
-    with ThreadPoolExecutor(2) as machines:
-        runs = list(machines.map(launch, commands))
-    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr[-2000:] + runs[1].stderr[-2000:]
-    assert "device     cpu, 2 processes" in runs[0].stdout
-    assert [row["loss"] for row in read_history(tmp_path / "out", "loss")] == pytest.approx(losses, rel=1e-4)
-    assert load_file(tmp_path / "out" / "model.safetensors").keys() == weights.keys()
+    with TABLE.record("multi_node", "ner", "trains"):
+        with ThreadPoolExecutor(2) as machines:
+            runs = list(machines.map(launch, commands))
+        assert [run.returncode for run in runs] == [0, 0], runs[0].stderr[-2000:] + runs[1].stderr[-2000:]
+        assert "device     cpu, 2 processes" in runs[0].stdout
+        assert [row["loss"] for row in read_history(tmp_path / "out", "loss")] == pytest.approx(losses, rel=1e-4)
+        assert_weights_are_close(load_file(tmp_path / "out" / "model.safetensors"), weights)
+
+
+def test_the_table_names_every_launcher_and_recipe_of_the_matrix():
+    TABLE.check_names()
+    files = {path.stem for path in (ROOT / "accelerate_configs").glob("*.yaml")}
+    assert {*TABLE.rows, "cpu", "multi_cpu"} == files
+    assert {path.parent.name for path in (ROOT / "recipes").glob("*/run.py")} == set(RECIPES)
