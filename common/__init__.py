@@ -1,8 +1,11 @@
 """What every recipe calls and no recipe edits. It never imports a recipe."""
 
 import logging
+import warnings
 
-# Recipes import `common` before the libraries, so that these two messages, which are wrong or useless on every machine
-# without a GPU, do not open each run: an optional kernel package, and DeepSpeed's search for an accelerator.
+# Recipes import `common` before the libraries, so that these messages, which are wrong or useless, do not open each
+# run: on machines without a GPU an optional kernel package, and DeepSpeed's search for an accelerator; with an adapter
+# an attribute of transformers that PEFT (0.21) asks for by its old name.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
