@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-# bitsandbytes would quantize these too; a head is new and has to be trained in full.
-HEAD_NAMES = ["classifier", "pre_classifier", "pooler", "head", "score", "qa_outputs", "lm_head"]
+# bitsandbytes would quantize these too; a head is new and has to be trained in full. Beginnings or ends of names, or
+# regular expressions: BERT's pooler is part of its body, DeBERTa's is not.
+HEAD_NAMES = ["classifier", "pre_classifier", "pooler", r".*\.pooler", "head", "score", "qa_outputs", "lm_head"]
 # These models number their positions from padding_idx + 1 on, so that they have that many fewer than their config says.
 OFFSET_POSITIONS = {
     "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "mpnet", "ibert",

@@ -74,7 +74,8 @@ REFUSED = {
     ("qa", "p_tuning"): "its tokens would shift every position",
 }
 QUICK = {
-    ("sentiment", "adalora"), ("ner", "p_tuning"), ("translation", "prefix"), ("summarization", "lora, 4 bits"),
+    ("sentiment", "adalora"), ("ner", "p_tuning"), ("translation", "prefix"), ("sentiment", "lora, 4 bits"),
+    ("summarization", "ia3"),
     ("qa", "ln_tuning"), ("dialogue", "prompt"),
 }  # fmt: skip
 CASES = [

@@ -9,13 +9,19 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoModelForTokenClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 SIZES = ENCODER | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 HEADS = {
     "BertForTokenClassification": (AutoModelForTokenClassification, "TOKEN_CLS", "classifier", SIZES | QUIET),
     "BertForQuestionAnswering": (AutoModelForQuestionAnswering, "QUESTION_ANS", "qa_outputs", SIZES | QUIET),
+    "BertForSequenceClassification": (AutoModelForSequenceClassification, "SEQ_CLS", "pooler.modules", SIZES | QUIET),
     "LlamaForCausalLM": (AutoModelForCausalLM, "CAUSAL_LM", "lm_head", SIZES | {"pad_token_id": 0}),
 }
 BITS = {"load_in_4bit": Linear4bit, "load_in_8bit": Linear8bitLt}
