@@ -77,7 +77,7 @@ def add_adapter(model: PreTrainedModel, model_args: ModelArguments, task_type: s
                 f"peft_method {model_args.peft_method} trains no other head than classifier, score or qa_outputs, but "
                 f"{type(model).__name__} has {', '.join(untrained)} too, which would stay random. Use lora."
             )
-    elif heads and has_pooler(model):
+    elif heads and getattr(model.base_model, "pooler", None) is not None:
         heads.append("pooler")  # it belongs to the body, but many checkpoints lack it: new, it must not stay random
     adapter_config, name = make_adapter_config(model, model_args, task_type, heads), type(model).__name__
     if knows_no_targets(adapter_config, model.config):
@@ -110,49 +110,45 @@ def list_head_names(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def has_pooler(model: PreTrainedModel) -> bool:
-    """Whether the body ends in a pooler, as BERT's does where a classifier follows."""
-    return getattr(model.base_model, "pooler", None) is not None
-
-
 def make_adapter_config(model: PreTrainedModel, model_args: ModelArguments, task_type: str, heads: list[str]):
     """PEFT's configuration of the method, its new weights placed where the arguments say or PEFT knows the model."""
     import peft
 
     # PEFT's class for question answering keeps token_type_ids and position_ids to itself (0.21): the model would read
     # question and context as one text. Its plain class hands on whatever it gets, and has to be told the head.
-    plain = task_type == "QUESTION_ANS" and model_args.peft_method not in PROMPT_METHODS
+    method = model_args.peft_method
+    plain = task_type == "QUESTION_ANS" and method not in PROMPT_METHODS
     task = {"task_type": None if plain else task_type}
-    if model_args.peft_method in PROMPT_METHODS:
+    if method in PROMPT_METHODS:
         size = {"num_virtual_tokens": model_args.num_virtual_tokens}
-        if model_args.peft_method == "prefix":
+        if method == "prefix":
             return peft.PrefixTuningConfig(**task, **size)
-        if model_args.peft_method == "prompt":
+        if method == "prompt":
             return peft.PromptTuningConfig(**task, **size)
         return peft.PromptEncoderConfig(**task, **size, encoder_hidden_size=model.config.hidden_size)
     targets = model_args.target_modules
     all_linear = targets == ["all-linear"]
     task["modules_to_save"] = heads or None
     task["target_modules"] = "all-linear" if all_linear else targets
-    if model_args.peft_method == "ln_tuning":
+    if method == "ln_tuning":
         # By their whole names: the first of ModernBERT's layers has another module under the name of a norm.
         norms = [name for name, part in model.named_modules() if _is_norm(part) and name.split(".")[0] not in heads]
         return peft.LNTuningConfig(**task | {"target_modules": targets or norms})
-    if heads and model_args.peft_method == "vera" and all_linear:
-        raise UserError("peft_method vera knows no layers to leave out, such as the head: list target_modules by name.")
-    if heads and model_args.peft_method != "vera":
+    if method == "vera":
+        if heads and all_linear:
+            raise UserError("peft_method vera cannot leave out layers such as the head: list target_modules by name.")
+        return peft.VeraConfig(**task)
+    if heads:
         # A head is trained whole (modules_to_save): it cannot get the weights of an adapter as well.
         task["exclude_modules"] = rf"(.*\.)?({'|'.join(map(re.escape, heads))})(\..*)?"
-    if model_args.peft_method == "ia3":
+    if method == "ia3":
         return peft.IA3Config(**task, feedforward_modules=[] if targets else None)
-    if model_args.peft_method == "vera":
-        return peft.VeraConfig(**task)
-    if model_args.peft_method == "oft":
+    if method == "oft":
         return peft.OFTConfig(**task)
-    if model_args.peft_method == "boft":
+    if method == "boft":
         return peft.BOFTConfig(**task)
     shared = {"lora_alpha": model_args.lora_alpha, "lora_dropout": model_args.lora_dropout}
-    if model_args.peft_method == "adalora":
+    if method == "adalora":
         # As in the paper (Zhang et al. 2023), it starts with half as many ranks again as are kept on average. The
         # steps are planned when training starts: see plan_ranks.
         ranks = {"init_r": model_args.lora_r + model_args.lora_r // 2, "target_r": model_args.lora_r}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from common.layouts import Layout
+from common.parts import find_shape
 
 import torch
 from torch import nn
@@ -142,11 +143,8 @@ def list_tensors(model) -> list[Tensor]:
     tensors = []
     for parameter in model.parameters():
         kind = type(parameter).__name__
-        # Under ZeRO 3 a process holds a part only, and in 4 bits two weights are one number.
-        shape = getattr(parameter, "ds_shape", parameter.shape)
-        if kind == "Params4bit" and getattr(parameter, "quant_state", None) is not None:
-            shape = parameter.quant_state.shape
-        numbers = torch.Size(shape).numel()
+        shape = find_shape(parameter)
+        numbers = shape.numel()
         if kind == "Params4bit":
             size = numbers * BYTES_IN_4_BITS
         elif kind == "Int8Params":
@@ -241,7 +239,7 @@ def _count_piece(module: nn.Module, name: str, config, computed: int, is_head: b
         features = (module.in_features, module.out_features) if is_linear else (module.nx, module.nf)
         return computed * sum(features) + (8 * features[1] if is_head else 0)
     if kind.endswith("Norm") and getattr(module, "weight", None) is not None:
-        width = torch.Size(getattr(module.weight, "ds_shape", module.weight.shape)).numel()
+        width = find_shape(module.weight).numel()
         if name.endswith(("q_norm", "k_norm")) and width == getattr(config, "head_dim", None):
             width *= config.num_key_value_heads if name.endswith("k_norm") else config.num_attention_heads
         return width * (4 if isinstance(module, nn.LayerNorm) else 8)

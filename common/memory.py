@@ -24,18 +24,17 @@ from common.footprint import NOT_COUNTED, Batch, count_footprint, list_tensors
 from common.freezing import freeze_parameters
 from common.layouts import Layout, list_layouts, read_launch, read_layout
 from common.models import (
-    HEAD_NAMES,
     LONGEST_DEFAULT,
     choose_frozen_dtype,
     find_longest_input,
     load_config,
     load_tokenizer,
+    make_quantization_config,
 )
 from common.peak import describe_batch, format_bytes
 
 import torch
 import transformers
-from transformers import BitsAndBytesConfig
 from transformers.quantizers import AutoHfQuantizer
 
 # PEFT's names of the tasks, by the name of a recipe's model class.
@@ -99,9 +98,7 @@ def build_model(recipe: Recipe, model_args: ModelArguments, training_args):
             said = " ".join(str(error).split())[:200]
             raise UserError(f"{name}: {recipe.path} cannot build this model: {said}") from error
         if model_args.quantizes:
-            # What else is set when weights are really quantized does not change their size.
-            bits = {"load_in_4bit": model_args.load_in_4bit, "load_in_8bit": model_args.load_in_8bit}
-            quantizer = AutoHfQuantizer.from_config(BitsAndBytesConfig(**bits, llm_int8_skip_modules=HEAD_NAMES))
+            quantizer = AutoHfQuantizer.from_config(make_quantization_config(model_args, training_args))
             quantizer.preprocess_model(model, device_map=None)
             quantizer.postprocess_model(model)
         if model_args.freeze is not None:

@@ -210,9 +210,9 @@ def choose_frozen_dtype(training_args) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training_args.mixed_precision, torch.float32)
 
 
-def _quantize(model_args: ModelArguments, training_args) -> dict:
-    """The from_pretrained arguments of 8-bit weights, or of QLoRA's NF4 (Dettmers et al. 2023); heads stay whole."""
-    quantization_config = transformers.BitsAndBytesConfig(
+def make_quantization_config(model_args: ModelArguments, training_args) -> transformers.BitsAndBytesConfig:
+    """How weights are kept in 8 bits, or in QLoRA's NF4 (Dettmers et al. 2023); heads stay whole."""
+    return transformers.BitsAndBytesConfig(
         load_in_8bit=model_args.load_in_8bit,
         load_in_4bit=model_args.load_in_4bit,
         bnb_4bit_quant_type="nf4",
@@ -220,9 +220,13 @@ def _quantize(model_args: ModelArguments, training_args) -> dict:
         bnb_4bit_compute_dtype=choose_frozen_dtype(training_args),
         llm_int8_skip_modules=HEAD_NAMES,
     )
+
+
+def _quantize(model_args: ModelArguments, training_args) -> dict:
+    """The from_pretrained arguments of quantized weights."""
     # ZeRO 3 divides the weights itself, and from_pretrained refuses a device_map beside it.
     device_map = {} if is_deepspeed_zero3_enabled() else {"device_map": {"": training_args.device}}
-    return {"quantization_config": quantization_config, **device_map}
+    return {"quantization_config": make_quantization_config(model_args, training_args), **device_map}
 
 
 def _replace_labels(model: PreTrainedModel, trained: list[str], wanted: list[str], do_train: bool) -> None:

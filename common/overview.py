@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from common.console import say
 from common.optimization import describe_rates
-from common.parts import has_tied_head, locate_parameters
+from common.parts import find_shape, has_tied_head, locate_parameters
 
 import numpy as np
 from datasets import DatasetDict
@@ -66,9 +66,7 @@ def count_parameters(model) -> dict[str, tuple[int, int]]:
     parts = locate_parameters(model)
     for name, parameter in model.named_parameters():
         if name in parts:
-            # Under ZeRO 3 a process holds a part of each parameter; two weights of 4 bits are stored as one number.
-            number = getattr(parameter, "ds_numel", parameter.numel())
-            number *= 2 if type(parameter).__name__ == "Params4bit" else 1
+            number = find_shape(parameter).numel()
             trained, whole = counts[parts[name].kind]
             counts[parts[name].kind] = (trained + number * parameter.requires_grad, whole + number)
     return {kind: numbers for kind, numbers in counts.items() if numbers[1]}

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+import torch
 from torch import nn
 
 # DeBERTa-v2 normalises its relative positions, and its convolution runs beside the lowest layer.
@@ -55,6 +56,13 @@ def locate_parameters(model: nn.Module) -> dict[str, Part]:
             part = _locate(name, stacks, tables)
             parts[name] = part._replace(kind="adapter") if name in added else part
     return parts
+
+
+def find_shape(parameter: nn.Parameter) -> torch.Size:
+    """The shape of a weight as the model has it: under ZeRO 3 a process holds a part, and 4-bit weights are packed."""
+    if type(parameter).__name__ == "Params4bit" and getattr(parameter, "quant_state", None) is not None:
+        return torch.Size(parameter.quant_state.shape)
+    return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def has_shared_layers(model: nn.Module) -> bool:

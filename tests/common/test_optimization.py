@@ -25,9 +25,12 @@ from transformers import BertConfig, BertForSequenceClassification
 EIGHT_BITS = ["adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "lion_8bit"]
 
 
-def read_rates(class_name: str, settings: dict, decay: float = 0.5, learning_rate: float = 1.0) -> dict[str, float]:
-    rates = compute_rates(build(class_name, settings), learning_rate, decay)
-    return {name: rate for name, (_, rate) in rates.items()}
+def list_rates(model, decay: float = 0.5, learning_rate: float = 1.0) -> dict[str, float]:
+    return {name: rate for name, (_, rate) in compute_rates(model, learning_rate, decay).items()}
+
+
+def read_rates(class_name: str, settings: dict, **rates: float) -> dict[str, float]:
+    return list_rates(build(class_name, settings), **rates)
 
 
 def read_arguments(output: Path, **settings) -> TrainingArguments:
@@ -95,7 +98,7 @@ def test_the_top_layer_of_llama_has_the_full_rate_where_its_head_is_tied(is_tied
 def test_frozen_weights_have_no_rate_and_leave_those_of_the_others_as_they_are():
     model = build("BertForSequenceClassification", ENCODER)
     freeze_parameters(model, "first_2_layers")
-    rates = {name: rate for name, (_, rate) in compute_rates(model, 1.0, 0.5).items()}
+    rates = list_rates(model)
     assert len(rates) == 16 + 4 and rates["classifier.weight"] == 1.0
     assert rates["bert.encoder.layer.2.attention.self.query.weight"] == 0.5
 
@@ -103,7 +106,7 @@ def test_frozen_weights_have_no_rate_and_leave_those_of_the_others_as_they_are()
 def test_an_adapter_has_the_rate_of_its_layer_and_the_head_beside_it_the_full_one():
     model_args = ModelArguments(model_name_or_path="any", use_peft=True, target_modules=["query"])
     model = add_adapter(build("BertForSequenceClassification", ENCODER), model_args, "SEQ_CLS")
-    rates = {name: rate for name, (_, rate) in compute_rates(model, 1.0, 0.5).items()}
+    rates = list_rates(model)
     query = "base_model.model.bert.encoder.layer.{}.attention.self.query.lora_B.default.weight"
     assert [rates[query.format(layer)] for layer in range(3)] == [0.125, 0.25, 0.5]
     assert rates["base_model.model.classifier.modules_to_save.default.weight"] == 1.0
@@ -112,7 +115,7 @@ def test_an_adapter_has_the_rate_of_its_layer_and_the_head_beside_it_the_full_on
 def test_an_adapter_without_a_head_has_the_full_rate_in_the_top_layer():
     model_args = ModelArguments(model_name_or_path="any", use_peft=True, target_modules=["q_proj"])
     model = add_adapter(build("LlamaForCausalLM", ENCODER), model_args, "CAUSAL_LM")
-    rates = {name: rate for name, (_, rate) in compute_rates(model, 1.0, 0.5).items()}
+    rates = list_rates(model)
     query = "base_model.model.model.layers.{}.self_attn.q_proj.lora_A.default.weight"
     assert [rates[query.format(layer)] for layer in range(3)] == [0.25, 0.5, 1.0]
 

@@ -5,6 +5,7 @@ from common.overview import count_parameters
 from tests.small_models import ENCODER, T5, build
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 
 TABLES = 50 * 16 + 64 * 16 + 2 * 16 + 2 * 16  # words, positions, segments, a norm
@@ -44,10 +45,10 @@ def test_divided_and_quantized_weights_are_counted_whole():
     """ZeRO 3 leaves an empty tensor in a process; bitsandbytes stores two weights of 4 bits as one number."""
     model = build("BertForSequenceClassification", ENCODER)
     weight = model.classifier.weight
-    weight.ds_numel, weight.data = weight.numel(), torch.empty(0)
+    weight.ds_shape, weight.data = weight.shape, torch.empty(0)
     query = model.bert.encoder.layer[0].attention.self.query
-    quantized = type("Params4bit", (torch.nn.Parameter,), {})(torch.zeros(128, 1), requires_grad=False)
-    query.weight = quantized
+    query.weight = Linear4bit(16, 16, bias=False).to("cpu").weight
+    assert query.weight.shape == (128, 1)
     counts = count_parameters(model)
     assert counts["head"] == (POOLER + CLASSIFIER, POOLER + CLASSIFIER)
     assert counts["layers"] == (3 * LAYER - 16 * 16, 3 * LAYER)
