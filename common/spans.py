@@ -65,6 +65,7 @@ def rank_answers(predictions, windows: Dataset, questions: Dataset) -> list[dict
     """For each question its spans, best first, over all its windows: `spans` [(score, start, end)] and `null_score`.
 
     Starts and ends are characters of the context. A span that two windows found counts once, with its higher score.
+    Of spans with equal scores, of which logits in half precision give many, the first is the best, then the shortest.
     `null_score` is the lowest of the windows (a window without the answer says "no answer" rightly).
     """
     scores, firsts, lasts, null_scores = predictions[:4]
@@ -83,7 +84,8 @@ def rank_answers(predictions, windows: Dataset, questions: Dataset) -> list[dict
             if score > found["spans"].get((start, end), -np.inf):
                 found["spans"][start, end] = score
     for found in ranked:
-        found["spans"] = sorted(((score, *span) for span, score in found["spans"].items()), reverse=True)
+        spans = [(score, *span) for span, score in found["spans"].items()]
+        found["spans"] = sorted(spans, key=lambda span: (-span[0], *span[1:]))
     return ranked
 
 

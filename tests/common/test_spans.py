@@ -272,6 +272,14 @@ def test_selected_windows_in_another_order_give_the_same(order):
     assert rank_answers(predictions, build_windows(WINDOWS).select(order), build_questions(3)) == RANKED
 
 
+def test_of_spans_with_equal_scores_the_first_and_then_the_shortest_is_best():
+    """Scores are often equal where logits were computed in bfloat16, which has 8 bits of precision."""
+    scores = np.array([[5.0, 5.0, 5.0, 7.0]])
+    predictions = (scores, np.array([[4, 3, 3, 5]]), np.array([[4, 5, 4, 5]]), np.array([0.0]))
+    ranked = rank_answers(predictions, build_windows(WINDOWS[:1]), build_questions(1))
+    assert ranked[0]["spans"] == [(7, 9, 14), (5, 0, 8), (5, 0, 14), (5, 4, 8)]
+
+
 def test_a_part_of_the_windows_gives_what_these_hold():
     windows = build_windows(WINDOWS).select(range(1, 3))
     ranked = rank_answers(tuple(part[1:3] for part in PREDICTIONS), windows, build_questions(2))
