@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -57,9 +58,30 @@ def launch(
     command: list[str], cwd: Path = ROOT, timeout=600, input: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess:
     """Run a command offline, with one thread a process, and give back its output and exit code."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "WANDB_"))}
-    env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
+    env = make_environment(**environment)
     return subprocess.run(command, cwd=cwd, env=env, input=input, capture_output=True, text=True, timeout=timeout)
+
+
+def make_environment(**environment: str) -> dict[str, str]:
+    """The environment of a run that is offline, has one thread a process, and nothing of a launch around the tests."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "WANDB_"))}
+    return env | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
+
+
+def stop_at(line: str, command: list[str], **environment: str) -> tuple[int, str]:
+    """Send SIGTERM to a command when it has said this beginning of a line; its exit code and all that it says."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=make_environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    lines = []
+    for said in process.stdout:
+        lines.append(said)
+        if said.startswith(line):
+            process.send_signal(signal.SIGTERM)
+            break
+    lines += process.communicate(timeout=120)[0].splitlines(keepends=True)
+    return process.returncode, "".join(lines)
 
 
 def run_recipe(recipe: str, *flags: object, timeout=600) -> subprocess.CompletedProcess:

@@ -86,7 +86,7 @@ SHARDED = (
 LAUNCHERS = Table(
     "launcher",
     ROOT / "accelerate_configs" / "README.md",
-    (*SHARDED, "multi_node", "single_gpu"),  # the last two: one recipe stands for all, or it is one process
+    (*SHARDED, "multi_node", "single_gpu"),
     ".yaml",
     {"trains": "same", "accumulates": "accumulates", "resumes": "resumes"},
     "only read",

@@ -76,6 +76,7 @@ def test_accelerate_reads_its_configs(path):
 
     config = load_config_from_file(str(path))
     assert config.num_processes == {"cpu": 1, "single_gpu": 1, "multi_node": 16}.get(path.stem, 2)
+    assert config.mixed_precision in (None, "no"), "the recipe's dtype decides, and the two would contradict each other"
     written = yaml.safe_load(path.read_text())
     assert set(written) <= set(vars(config))
     # Nested keys are checked by nobody else: a mistyped one would be ignored.

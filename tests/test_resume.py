@@ -1,7 +1,6 @@
 """A run that is stopped, killed or damaged goes on to the same weights as one that was left alone."""
 
 import hashlib
-import os
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.conftest import ROOT, SAMPLE, run_ner
+from tests.conftest import ROOT, SAMPLE, make_environment, run_ner, stop_at
 
 import pytest
 
@@ -56,19 +55,8 @@ def copy_as_stopped(undisturbed: Path, output: Path) -> Path:
 def test_a_stopped_run_saves_exits_with_143_and_resumes_to_the_same_weights(undisturbed, tmp_path):
     output = tmp_path / "stopped"
     command = [sys.executable, "-u", str(ROOT / "recipes/ner/run.py"), *list_flags(output)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith(f"step 4/{STEPS}"):
-            process.send_signal(signal.SIGTERM)
-            break
-    lines += process.communicate(timeout=120)[0].splitlines(keepends=True)
-    said = "".join(lines)
-    assert process.returncode == 128 + signal.SIGTERM, said
+    code, said = stop_at(f"step 4/{STEPS}", command)
+    assert code == 128 + signal.SIGTERM, said
     assert "Stopped by SIGTERM at step " in said and "Traceback" not in said
     assert not (output / "metrics.json").exists() and not (output / "model.safetensors").exists()
     run = run_ner(*list_flags(output))
@@ -117,8 +105,9 @@ def test_other_settings_do_not_continue_a_run(undisturbed, tmp_path):
 def test_a_run_killed_at_any_moment_can_be_resumed(undisturbed, tmp_path):
     output = tmp_path / "killed"
     command = [sys.executable, str(ROOT / "recipes/ner/run.py"), *list_flags(output)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=make_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not (output / "checkpoint-18").exists() and time.monotonic() < deadline:
         time.sleep(0.01)

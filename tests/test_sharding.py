@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from common.launching import LONGEST_BUILD
-from tests.conftest import ROOT, launch, list_sample_flags, read_history, read_jsonl
+from tests.conftest import ROOT, launch, list_sample_flags, read_history, read_jsonl, stop_at
 from tests.tables import LAUNCHERS as TABLE
 from tests.tables import RECIPES, SHARDED
 
@@ -50,8 +50,8 @@ def list_command(
 ) -> list[str]:
     """The launch of 20 steps of 8 rows, of which a process has `rows` in each micro-batch."""
     command = [
-        ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / f"{config}.yaml", "--mixed_precision",
-        "no", *launch_flags, *([ROOT / "tests" / "fsdp_on_cpu.py"] if config == "fsdp2" else []),
+        ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / f"{config}.yaml", *launch_flags,
+        *([ROOT / "tests" / "fsdp_on_cpu.py"] if config == "fsdp2" else []),
         ROOT / "recipes" / recipe / "run.py", "--model_name_or_path", model, *FLAGS[recipe],
         *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
         "--learning_rate", "5e-3", "--per_device_train_batch_size", rows, "--max_steps", "20", "--logging_steps", "1",
@@ -65,7 +65,7 @@ def train(command: list[str]) -> tuple[str, list, dict, dict]:
     # Building DeepSpeed's operations takes minutes once: kept where the next test finds them.
     run = launch(command, timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
     assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-3000:]
-    processes = "1 process" if "cpu.yaml" in command[3] else "2 processes"
+    processes = "1 process" if Path(command[3]).stem in ("cpu", "single_gpu") else "2 processes"
     assert f"device     cpu, {processes}" in run.stdout, "the launch did something else than asked"
     output = Path(command[command.index("--output_dir") + 1])
     losses = [row["loss"] for row in read_history(output, "loss")]
@@ -156,6 +156,18 @@ def test_two_processes_train_the_model_of_one(launcher, recipe, models, train_al
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_launch_on_one_gpu_trains_the_model_of_a_cpu(recipe, models, train_alone, tmp_path):
+    with TABLE.record("single_gpu", recipe, "trains"):
+        _, losses, metrics, weights = train_alone(recipe, "whole")
+        command = list_command("single_gpu", recipe, models[recipe], tmp_path / "out", 8, WHOLE)
+        _, found, found_metrics, found_weights = train(command)
+        assert found == pytest.approx(losses, rel=1e-4)
+        assert found_metrics == pytest.approx(metrics, rel=1e-3, abs=1e-3)
+        assert_weights_are_close(found_weights, weights)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["ner", "summarization", "dialogue"])
 @pytest.mark.parametrize("launcher", SHARDED)
 def test_accumulation_in_two_processes_trains_the_model_of_one(launcher, recipe, models, train_alone, tmp_path):
@@ -204,6 +216,22 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_best_model(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "recipe"), [("multi_gpu", "ner"), ("deepspeed_zero3", "dialogue")])
+def test_a_launch_that_is_stopped_saves_and_goes_on_to_the_same_model(launcher, recipe, models, train_alone, tmp_path):
+    """The signal goes to the launcher, as from SLURM or Ctrl-C; it hands it on to its processes."""
+    output = tmp_path / "out"
+    command = list_command(launcher, recipe, models[recipe], output, 4, IN_PARTS)
+    code, said = stop_at("step 7/20", command, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
+    assert code != 0 and "Stopped by SIGTERM at step " in said, said
+    assert not (output / "metrics.json").exists()
+    said, losses, _, weights = train(command)
+    assert f"Resuming from {output}/checkpoint-" in said
+    _, losses_alone, _, weights_alone = train_alone(recipe, "in parts")
+    assert losses == pytest.approx(losses_alone, rel=1e-4)
+    assert_weights_are_close(weights, weights_alone)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "recipe"), [("deepspeed_zero3", "dialogue"), ("fsdp2", "ner"), ("fsdp2", "summarization")]
 )
@@ -245,23 +273,23 @@ def strip_probabilities(text: str) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_two_machines_train_the_model_of_one(models, train_alone, tmp_path):
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_machines_train_the_model_of_one(recipe, models, train_alone, tmp_path):
     """Two launchers on this machine, one process each, that find each other as two machines do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    _, losses, _, weights = train_alone("ner", "whole")
+    _, losses, _, weights = train_alone(recipe, "whole")
     flags = ("--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port, "--machine_rank")
-    commands = [
-        list_command("multi_node", "ner", models["ner"], tmp_path / "out", 4, WHOLE, (*flags, rank)) for rank in (0, 1)
-    ]
-    with TABLE.record("multi_node", "ner", "trains"):
+    output = tmp_path / "out"
+    commands = [list_command("multi_node", recipe, models[recipe], output, 4, WHOLE, (*flags, rank)) for rank in (0, 1)]
+    with TABLE.record("multi_node", recipe, "trains"):
         with ThreadPoolExecutor(2) as machines:
             runs = list(machines.map(launch, commands))
         assert [run.returncode for run in runs] == [0, 0], runs[0].stderr[-2000:] + runs[1].stderr[-2000:]
         assert "device     cpu, 2 processes" in runs[0].stdout
-        assert [row["loss"] for row in read_history(tmp_path / "out", "loss")] == pytest.approx(losses, rel=1e-4)
-        assert_weights_are_close(load_file(tmp_path / "out" / "model.safetensors"), weights)
+        assert [row["loss"] for row in read_history(output, "loss")] == pytest.approx(losses, rel=1e-4)
+        assert_weights_are_close(load_file(output / "model.safetensors"), weights)
 
 
 def test_the_table_names_every_launcher_and_recipe_of_the_matrix():

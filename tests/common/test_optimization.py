@@ -260,7 +260,7 @@ def launch_ner(config: str, model: Path, output: Path, rows: int) -> str:
     script = ["tests/fsdp_on_cpu.py"] if config == "fsdp2" else []
     command = [
         Path(sys.executable).with_name("accelerate"), "launch", "--config_file", f"accelerate_configs/{config}.yaml",
-        "--mixed_precision", "no", *script, "recipes/ner/run.py", "--model_name_or_path", model,
+        *script, "recipes/ner/run.py", "--model_name_or_path", model,
         *list_sample_flags("ner", "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
         "--learning_rate", "5e-3", "--per_device_train_batch_size", rows, "--max_steps", "10", "--save_strategy", "no",
         "--max_train_samples", "80", "--max_eval_samples", "13", "--output_dir", output, "--freeze", "embeddings",
