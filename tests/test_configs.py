@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 
 from common.arguments import (
     DataArguments,
@@ -56,6 +57,20 @@ def test_a_config_is_what_its_recipe_accepts(path, monkeypatch):
         assert data.train_file == [f"recipes/{recipe}/sample/train.jsonl"]
     else:
         assert data.dataset_name.count("/") == 1 and data.language
+
+
+@pytest.mark.parametrize("recipe", OWN_ARGUMENTS)
+def test_help_shows_the_arguments_of_the_task_before_those_of_every_run(recipe, capsys):
+    types = (ModelArguments, DataArguments, *OWN_ARGUMENTS[recipe])
+    with pytest.raises(SystemExit, match="0"):
+        parse_arguments(*types, args=["--help"])
+    shown = capsys.readouterr().out
+    own = fields(OWN_ARGUMENTS[recipe][0])[0].name
+    generating = ["--num_beams"] if GenerationArguments in types else []
+    names = (f"--{own}", *generating, "--model_name_or_path", "--train_file", "--dry_run")
+    places = [shown.index(name) for name in names]
+    assert places == sorted(places)
+    assert str(ROOT) not in shown
 
 
 @pytest.mark.parametrize("path", CONFIGS + ACCELERATE, ids=lambda path: path.stem)

@@ -80,7 +80,9 @@ def test_accumulation_in_two_processes_gives_the_same_losses(encoder, tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "metric", "flags"),
     [
-        ("sentiment", "f1_macro", ["--class_weights", "auto", "--focal_gamma", "2"]),
+        pytest.param(
+            "sentiment", "f1_macro", ["--class_weights", "auto", "--focal_gamma", "2"], marks=pytest.mark.slow
+        ),
         ("qa", "f1", ["--max_seq_length", "128", "--doc_stride", "32"]),
     ],
 )
@@ -114,7 +116,9 @@ def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder
     ("recipe", "metric", "model", "flags"),
     [
         ("translation", "bleu", "encoder_decoder", ["--source_lang", "en", "--target_lang", "de"]),
-        ("summarization", "rougeL", "encoder_decoder", ["--max_source_length", "96"]),
+        pytest.param(
+            "summarization", "rougeL", "encoder_decoder", ["--max_source_length", "96"], marks=pytest.mark.slow
+        ),
         ("dialogue", "rougeL", "decoder", ["--assistant_turns", "last"]),
     ],
 )

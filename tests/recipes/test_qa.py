@@ -471,12 +471,3 @@ def test_a_context_of_a_million_characters_is_read(result, tmp_path):
     ]
     run_main(*flags, "--output_dir", tmp_path / "out")
     assert Counter(row["id"] for row in read_jsonl(tmp_path / "out" / "predictions_test.jsonl")) == {"1": 1, "2": 1}
-
-
-def test_help_shows_the_tasks_own_arguments_first():
-    run = run_recipe("qa", "--help")
-    assert run.returncode == 0
-    places = [
-        run.stdout.index(name) for name in ("--find_answers", "--model_name_or_path", "--train_file", "--dry_run")
-    ]
-    assert places == sorted(places)

@@ -509,10 +509,3 @@ def test_a_faulty_file_ends_the_process_without_a_traceback(tmp_path):
     flags = ["--from_scratch", "encoder_tiny", "--do_train", "--train_file", path, "--output_dir", tmp_path / "out"]
     run = run_recipe("sentiment", *flags)
     assert_refused(run, f"{path}:3: label: 1 is a number, in earlier rows it was a text; write all", tmp_path / "out")
-
-
-def test_help_shows_the_tasks_own_arguments_first():
-    run = run_recipe("sentiment", "--help")
-    assert run.returncode == 0
-    places = [run.stdout.index(name) for name in ("--long_text", "--model_name_or_path", "--train_file", "--dry_run")]
-    assert places == sorted(places)

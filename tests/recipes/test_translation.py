@@ -545,11 +545,3 @@ def test_a_faulty_file_ends_the_process_without_a_traceback(tmp_path):
     flags = ["--from_scratch", "encoder_decoder_tiny", "--do_train", "--train_file", path, *LANGUAGES]
     run = run_recipe("translation", *flags, "--output_dir", tmp_path / "out")
     assert_refused(run, f"{path}:2: target: it is empty; write a text", tmp_path / "out")
-
-
-def test_help_shows_the_tasks_own_arguments_first():
-    run = run_recipe("translation", "--help")
-    assert run.returncode == 0
-    names = ("--target_lang", "--num_beams", "--model_name_or_path", "--train_file", "--dry_run")
-    places = [run.stdout.index(name) for name in names]
-    assert places == sorted(places)
