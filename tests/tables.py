@@ -89,7 +89,7 @@ LAUNCHERS = Table(
     (*SHARDED, "multi_node", "single_gpu"),
     ".yaml",
     {"trains": "same", "accumulates": "accumulates", "resumes": "resumes"},
-    "only read",
+    "not run",
 )
 ADAPTERS = Table(
     "adapter",
