@@ -1,7 +1,7 @@
 """Predict new rows with a trained model: `python -m common.predict outputs/ner-demo rows.jsonl --output new.jsonl`.
 
-What is to be predicted is a file of rows, or of texts, one a line (.txt), or a text, or the lines of standard input: JSON
-objects or texts. A row comes out for each that goes in, in their order, as JSON lines.
+What is to be predicted is a file of rows, or of texts, one a line (.txt), or a text, or the lines of standard input:
+JSON objects or texts. A row comes out for each that goes in, in their order, as JSON lines.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
             else:
                 write_lines(output, lines)
     if output is not None:
-        say(f"{number} rows  {output}")
+        say(f"predictions  {output}")
     if failed:
         shown = "\n".join([*failed[:10], *([f"and {len(failed) - 10} more"] if len(failed) > 10 else [])])
         print(f"{len(failed)} of {number} rows could not be predicted:\n{shown}", file=sys.stderr, flush=True)
