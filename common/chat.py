@@ -12,7 +12,7 @@ from common.chat_templates import refuse_special_tokens
 from common.data import RowError
 from common.dialogues import encode_prompt
 from common.errors import UserError, install_error_hook
-from common.models import load_result
+from common.models import choose_device, load_result
 
 import torch
 import transformers
@@ -37,8 +37,7 @@ def load_chat_model(directory: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         raise
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{directory}: no model for replies: {' '.join(str(error).split())[:300]}") from error
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    return model.to(device), tokenizer
+    return model.to(choose_device()), tokenizer
 
 
 def reply(

@@ -198,7 +198,7 @@ def _check_rows(
     for number, (line, row) in enumerate(itertools.islice(itertools.chain(head, rows), limit), start):
         try:
             values = _pick_values(row, names, may_be_missing)
-            row_id = _read_id(row) if has_own_ids else str(number)
+            row_id = read_id(row) if has_own_ids else str(number)
             checked = wishes.read_row(values)
             result.unlabelled += any(values[column] is None for column in may_be_missing)
         except RowError as error:
@@ -243,7 +243,8 @@ def _pick_values(row: dict, names: dict[str, str | None], may_be_missing: frozen
     return values
 
 
-def _read_id(row: dict) -> str:
+def read_id(row: dict) -> str:
+    """The id of a row as a text; RowError where it is none."""
     value = row.get("id")
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise RowError(f'"id" is {value!r}; give every row a text or a whole number, or leave the column out')

@@ -135,6 +135,11 @@ def load_result(model_class, directory: str | Path, dtype: torch.dtype | str = t
     return put_adapter(base, adapter)
 
 
+def choose_device() -> torch.device:
+    """Where a trained model is used: the accelerator, or the CPU where there is none."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
 def find_longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The most pieces, special ones included, that model and tokenizer take at once; None without a limit."""
     limits = []

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from common.data import RowError
 from common.errors import UserError
+from common.spans import find_context
 
 from datasets import DatasetDict
 
@@ -123,6 +124,32 @@ def cut_questions(tokenizer, questions: list[str], max_length: int, doc_stride: 
         for question, offsets, is_cut in zip(questions, encoded["offset_mapping"], are_cut, strict=True)
     ]
     return shown, are_cut
+
+
+def encode_questions(
+    tokenizer, questions: list[str], contexts: list[str], max_length: int, doc_stride: int
+) -> dict[str, list]:
+    """The model's inputs for each question: one window of its context or, where it is longer, several that overlap.
+
+    `row` says which question a window belongs to, `question_is_cut` whether that one was too long, `context_start` at
+    which piece the context begins, `starts` and `ends` at which of its characters the pieces do, and `null` is the
+    piece that stands for "no answer": [CLS].
+    """
+    texts, are_cut = cut_questions(tokenizer, questions, max_length, doc_stride)
+    how = {"truncation": "only_second", "max_length": max_length, "stride": doc_stride}
+    how |= {"return_overflowing_tokens": True, "return_offsets_mapping": True}
+    encoded = tokenizer(texts, contexts, **how)
+    rows = encoded.pop("overflow_to_sample_mapping")
+    offsets = encoded.pop("offset_mapping")
+    windows = dict(encoded) | {"row": rows, "question_is_cut": [are_cut[row] for row in rows]}
+    windows |= {"context_start": [], "starts": [], "ends": [], "null": []}
+    for index, input_ids in enumerate(encoded["input_ids"]):
+        first, end = find_context(encoded.sequence_ids(index))
+        windows["context_start"].append(first)
+        windows["starts"].append([start for start, _ in offsets[index][first:end]])
+        windows["ends"].append([end for _, end in offsets[index][first:end]])
+        windows["null"].append(input_ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in input_ids else 0)
+    return windows
 
 
 def describe_windows(windows: DatasetDict, questions: DatasetDict, max_length: int) -> str:

@@ -1,9 +1,11 @@
 """Tag schemes of named-entity data: every scheme is read as IOB2, and entities are taken from IOB2."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from common.console import say
+from common.data import RowError
 from common.errors import UserError
 from common.lines import refuse_rows
 
@@ -20,6 +22,8 @@ LETTERS = {
 }
 # CJK punctuation and kana; ideographs with extension A; compatibility ideographs; full-width forms
 UNSPACED = (("\u3000", "\u30ff"), ("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\uff00", "\uffef"))
+# A word with its inner signs, and the dot of an abbreviation; or a sign.
+_EDGES = re.compile(r"(?:\w\.){2,}|\w(?:\S*\w)?|\S")
 ALL_LETTERS = sorted({letter for letters in LETTERS.values() for letter in letters})
 
 
@@ -179,6 +183,23 @@ def _name_types(types: Iterable[str]) -> list[str]:
 
 def _list_tags(rows) -> set[str]:
     return {tag for tags in rows["tags"] if tags is not None for tag in tags}
+
+
+def read_words(value) -> list[str]:
+    """The words of a row: a list of them, or a text that is split at its spaces; RowError where there are none."""
+    words = value.split() if isinstance(value, str) else value
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
+        raise RowError(f"tokens: a list of words is needed, none of them empty, not {str(value)[:60]!r}")
+    return words
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a running text as the sample has them: signs at a word's edges, and each Chinese character, alone.
+
+    Signs within a word stay in it, and so does the dot of an abbreviation that has others (U.S.).
+    """
+    spaced = "".join(f" {character} " if _is_unspaced(character) else character for character in text)
+    return [word for chunk in spaced.split() for word in _EDGES.findall(chunk)]
 
 
 def join_words(words: Sequence[str]) -> str:

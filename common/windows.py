@@ -71,6 +71,34 @@ def encode_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[st
     return encoded
 
 
+def encode_word_windows(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], max_length: int, doc_stride: int
+) -> dict[str, list]:
+    """The model's inputs for each text of words: one window or, where it is longer, several that overlap.
+
+    `row` says which text a window belongs to, `positions` where the first pieces of the words that it owns are,
+    `first_word` which word is the first of these, `cut_words` how many words are longer than a window: the model reads
+    their beginning only.
+    """
+    before, after = find_special_tokens(tokenizer)
+    room = max_length - len(before) - len(after)
+    names = ("input_ids", "attention_mask", "row", "first_word", "positions", "cut_words")
+    windows = {name: [] for name in names}
+    for row, pieces in enumerate(encode_words(tokenizer, texts)):
+        for window in cut_windows([len(ids) for ids in pieces], room, doc_stride):
+            input_ids, positions = [*before], []
+            for word in range(window.start, window.end):
+                if window.owned_start <= word < window.owned_end:
+                    positions.append(len(input_ids))
+                input_ids += pieces[word][:room]
+            input_ids += after
+            cut_words = sum(len(pieces[word]) > room for word in range(window.start, window.end))
+            values = (input_ids, [1] * len(input_ids), row, window.owned_start, positions, cut_words)
+            for name, value in zip(names, values, strict=True):
+                windows[name].append(value)
+    return windows
+
+
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase,
     texts: list[str],

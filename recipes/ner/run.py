@@ -25,10 +25,10 @@ from common.models import choose_max_length, find_trained_labels, load_config, l
 from common.overview import describe_run
 from common.results import Outcome, finish_run, save_predictions
 from common.sentences import list_predictions, reduce_logits, report_entities, show_window, tag_sentences
-from common.tagging import choose_tag_names, convert_splits, join_words, split_tag
+from common.tagging import choose_tag_names, convert_splits, join_words, read_words, split_tag
 from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
-from common.windows import cut_windows, describe_word_windows, encode_words, find_special_tokens
+from common.windows import describe_word_windows, encode_word_windows
 
 from datasets import Dataset, Features, List, Value
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
@@ -57,9 +57,8 @@ FEATURES = Features({"tokens": List(Value("string")), "tags": List(Value("string
 
 def read_sentence(row: dict, label_names: list[str] | None) -> dict:
     """Words and tags of one row; a text is split at its spaces, numbered tags get their names."""
-    tokens, tags = (value.split() if isinstance(value, str) else value for value in (row["tokens"], row["tags"]))
-    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) and token for token in tokens):
-        raise RowError(f"tokens: a list of words is needed, none of them empty, not {str(row['tokens'])[:60]!r}")
+    tokens, tags = read_words(row["tokens"]), row["tags"]
+    tags = tags.split() if isinstance(tags, str) else tags
     if tags is None:
         return {"tokens": tokens, "tags": None}
     if not isinstance(tags, list) or len(tags) != len(tokens):
@@ -87,31 +86,17 @@ def tokenize_and_align(
 ) -> dict[str, list]:
     """Windows of pieces: the first piece of each word that a window owns carries the word's tag, all others none.
 
-    `positions` says where the first pieces of the owned words are, `first_word` which word of `sentence` comes first,
-    `cut_words` how many words are longer than a window, which the model reads from their beginning only.
+    `sentence` says which sentence a window belongs to; `encode_word_windows` says what else it has.
     """
-    before, after = find_special_tokens(tokenizer)
-    room = max_length - len(before) - len(after)
-    names = ("input_ids", "attention_mask", "labels", "sentence", "first_word", "positions", "cut_words")
-    windows = {name: [] for name in names}
-    pieces_of_words = encode_words(tokenizer, sentences["tokens"])
-    for index, pieces, tags in zip(indices, pieces_of_words, sentences["tags"], strict=True):
-        for window in cut_windows([len(ids) for ids in pieces], room, doc_stride):
-            input_ids, labels, positions = [*before], [IGNORED] * len(before), []
-            for word in range(window.start, window.end):
-                owned = window.owned_start <= word < window.owned_end
-                if owned:
-                    positions.append(len(input_ids))
-                ids = pieces[word][:room]
-                input_ids += ids
-                labels += [label_ids[tags[word]] if owned and tags else IGNORED, *[IGNORED] * (len(ids) - 1)]
-            windows["input_ids"].append(input_ids + after)
-            windows["attention_mask"].append([1] * len(windows["input_ids"][-1]))
-            windows["labels"].append(labels + [IGNORED] * len(after))
-            windows["sentence"].append(index)
-            windows["first_word"].append(window.owned_start)
-            windows["positions"].append(positions)
-            windows["cut_words"].append(sum(len(pieces[word]) > room for word in range(window.start, window.end)))
+    windows = encode_word_windows(tokenizer, sentences["tokens"], max_length, doc_stride)
+    rows = windows.pop("row")
+    windows |= {"labels": [[IGNORED] * len(ids) for ids in windows["input_ids"]], "sentence": []}
+    places = zip(rows, windows["first_word"], windows["positions"], windows["labels"], strict=True)
+    for row, first_word, positions, labels in places:
+        windows["sentence"].append(indices[row])
+        if sentences["tags"][row]:
+            for word, position in enumerate(positions, start=first_word):
+                labels[position] = label_ids[sentences["tags"][row][word]]
     return windows
 
 

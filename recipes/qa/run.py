@@ -21,9 +21,9 @@ from common.data import load_splits, map_rows, require_text
 from common.losses import IGNORED, SpanCrossEntropy, hide_padding
 from common.models import choose_max_length, load_config, load_model, load_tokenizer
 from common.overview import describe_run
-from common.questions import cut_questions, describe_windows, flatten_article, read_answers
+from common.questions import describe_windows, encode_questions, flatten_article, read_answers
 from common.results import Outcome, finish_run, save_predictions
-from common.spans import compute_mean_loss, find_context, locate_answer, rank_answers, reduce_span_logits, show_window
+from common.spans import compute_mean_loss, locate_answer, rank_answers, reduce_span_logits, show_window
 from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
 from common.windows import list_texts, refuse_slow_tokenizer
@@ -69,18 +69,11 @@ def tokenize_and_locate(
     has the first and last piece of its context and that piece as labels, and the characters where its pieces begin
     and end.
     """
-    texts, are_cut = cut_questions(tokenizer, questions["question"], max_length, doc_stride)
-    how = {"truncation": "only_second", "max_length": max_length, "stride": doc_stride}
-    how |= {"return_overflowing_tokens": True, "return_offsets_mapping": True}
-    encoded = tokenizer(texts, questions["context"], **how)
-    rows = encoded.pop("overflow_to_sample_mapping")
-    offsets = encoded.pop("offset_mapping")
-    windows = dict(encoded) | {"labels": [], "question_index": [indices[row] for row in rows]}
-    windows |= {"question_is_cut": [are_cut[row] for row in rows], "context_start": [], "starts": [], "ends": []}
-    for index, (row, input_ids) in enumerate(zip(rows, encoded["input_ids"], strict=True)):
-        first, end = find_context(encoded.sequence_ids(index))
-        starts, ends = ([offset[side] for offset in offsets[index][first:end]] for side in (0, 1))
-        null = input_ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in input_ids else 0
+    windows = encode_questions(tokenizer, questions["question"], questions["context"], max_length, doc_stride)
+    rows = windows.pop("row")
+    windows |= {"labels": [], "question_index": [indices[row] for row in rows]}
+    pieces = zip(rows, windows.pop("null"), windows["context_start"], windows["starts"], windows["ends"], strict=True)
+    for row, null, first, starts, ends in pieces:
         labels = [IGNORED, IGNORED]
         answers, places = questions["answers"][row], questions["answer_starts"][row]
         if answers == []:
@@ -90,10 +83,7 @@ def tokenize_and_locate(
             place += len(text) - len(text.lstrip())  # no piece stands for the spaces around an answer
             found = locate_answer(starts, ends, place, place + len(text.strip()))
             labels = [null, null] if found is None else [first + found[0], first + found[1]]
-        windows["labels"].append(labels if is_training else [*labels, first, end - 1, null])
-        windows["context_start"].append(first)
-        windows["starts"].append(starts)
-        windows["ends"].append(ends)
+        windows["labels"].append(labels if is_training else [*labels, first, first + len(starts) - 1, null])
     return windows
 
 
