@@ -30,6 +30,8 @@ def describe_run(
     say()
     for name, text in lines.items():
         say(f"{name:<10} {text}")
+    if trainer.tracked_run is not None:
+        trainer.tracked_run.note_rows(splits, features)
     rows = next(iter(features.values()))
     batch = next(iter(trainer.get_test_dataloader(rows.select(range(min(EXAMPLES, len(rows)))))))
     for index in range(min(EXAMPLES, len(rows))):
