@@ -93,7 +93,8 @@ def draw_precision_recall(title: str, rows):
         is_gold = np.array([name in known for known in gold])
         if is_gold.any():
             precision, recall, _ = precision_recall_curve(is_gold, [scores[name] for scores in probabilities])
-            # The best precision that a threshold with this recall or more reaches; recall falls from 1 to 0.
+            precision, recall = precision[:-1], recall[:-1]  # the last point is no threshold's: 1 at recall 0
+            # The best precision that a threshold with this recall or more reaches; recall falls from 1 on.
             best = np.maximum.accumulate(precision)
             heights = best[len(recall) - 1 - np.searchsorted(recall[::-1], recalls)]
             points += [[name, float(x), float(y)] for x, y in zip(recalls, heights, strict=True)]

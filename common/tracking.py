@@ -43,7 +43,10 @@ def _choose_mode(training_args) -> None:
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
         # Else in the home directory. Set before wandb starts: it complains of variables that change later.
         os.environ.setdefault(name, str(Path(training_args.output_dir).resolve() / WANDB_FOLDER))
-    mode = training_args.wandb_mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+    try:
+        mode = training_args.wandb_mode = wandb.setup().settings.mode
+    except ValueError as error:  # a variable that is no choice, like WANDB_MODE=ofline
+        raise UserError(f"W&B: {' '.join(str(error).split())}") from None
     if mode == "disabled":
         training_args.report_to = [name for name in training_args.report_to if name != "wandb"]
     for name in ("WANDB_WATCH", "WANDB_LOG_MODEL"):
