@@ -28,14 +28,22 @@ def list_panels(outcome, output_dir: Path, most_rows: int) -> dict[str, object]:
         split = path.stem.removeprefix("predictions_")
         with path.open(encoding="utf-8") as file:
             if most_rows:
-                shown = [json.loads(line) for line in itertools.islice(file, most_rows)]
-                panels[f"predictions/{split}"] = make_table(shown)
+                shown = (part for line in file for part in unfold(json.loads(line)))
+                panels[f"predictions/{split}"] = make_table(list(itertools.islice(shown, most_rows)))
                 file.seek(0)
             curves = draw_precision_recall(f"{split} precision and recall", map(json.loads, file))
         panels |= {f"charts/{split} precision and recall": curves} if curves else {}
     for path in sorted((output_dir / "plots").glob("*.png")):
         panels[f"plots/{path.stem}"] = wandb.Image(str(path))
     return panels
+
+
+def unfold(row: dict) -> list[dict]:
+    """A row for each part of a row that holds nothing but an id and parts, as each reply of a dialogue."""
+    match [value for name, value in row.items() if name != "id"]:
+        case [list(parts)] if all(isinstance(part, dict) for part in parts):
+            return [{"id": row["id"], **part} for part in parts]
+    return [row]
 
 
 def make_table(rows: list[dict]) -> wandb.Table:

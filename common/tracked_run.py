@@ -39,14 +39,14 @@ class TrackedRun(TrainerCallback):
     """
 
     def __init__(self):
-        self.run = None
-        self.rows, self.lengths = {}, {}
+        self.run, self.excepthook = None, None
+        self.rows, self.lengths, self.data = {}, {}, {}
         self.is_broken = False
 
-    def note_rows(self, splits, features) -> None:
-        """Keep how many rows there are in each split, and how long their inputs are."""
+    def note_rows(self, splits, lengths) -> None:
+        """Keep how many rows there are in each split, and the lengths of their inputs in pieces."""
         self.rows = {name: len(rows) for name, rows in splits.items()}
-        self.lengths = {name: [len(ids) for ids in rows["input_ids"]] for name, rows in features.items()}
+        self.lengths = lengths
 
     def begin(self, args, state, model) -> None:
         """Begin the run, or go on with the one that output_dir knows; only on the first process, and only once."""
@@ -56,6 +56,9 @@ class TrackedRun(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         is_offline = args.wandb_mode == "offline"
         self.excepthook = sys.excepthook
+        # What W&B would keep in the home directory.
+        self.placed = [name for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR") if name not in os.environ]
+        os.environ.update(dict.fromkeys(self.placed, str(folder.resolve())))
         try:
             self.run = wandb.init(
                 **choose_settings(args, folder),
@@ -121,15 +124,15 @@ class TrackedRun(TrainerCallback):
         self.end(0)
 
     def end(self, exit_code: int) -> None:
-        """End the run; what an exit code above 128 stopped is marked as to be gone on with."""
+        """End the run; offline, say how it is uploaded. A resume goes on with it whatever its exit code was."""
         if self.run is None:
             return
         run, self.run = self.run, None
         sys.excepthook = self.excepthook
-        if exit_code > 128:
-            run.mark_preempting()
         is_offline, folder = run.offline, Path(run.dir).parent.parent
         run.finish(exit_code=exit_code)
+        for name in self.placed:
+            del os.environ[name]
         if is_offline:
             # Each start of an offline run has a folder of its own; W&B puts them together.
             say(f"tracking     upload it with: wandb sync {shlex.quote(str(folder))}/offline-run-*-{run.id}")

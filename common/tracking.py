@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def check_trackers(training_args) -> None:
         if name not in get_available_reporting_integrations():
             raise UserError(f"report_to {name}: it is not installed; run `pip install {name}`, or leave it out.")
     if "wandb" in training_args.report_to:
-        _choose_mode(training_args)
+        if os.environ.get("RANK", "0") == "0":
+            _choose_mode(training_args)
     elif not training_args.dry_run:
         ignored = [part.name for part in fields(TrackingArguments) if getattr(training_args, part.name) != part.default]
         if ignored:
@@ -38,32 +40,43 @@ def check_trackers(training_args) -> None:
 
 def _choose_mode(training_args) -> None:
     """See to it that W&B will start: asked to be offline or off, with a key that it accepts, or offline without one."""
-    import wandb  # only here is it known to be installed
-
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
-        # Else in the home directory. Set before wandb starts: it complains of variables that change later.
-        os.environ.setdefault(name, str(Path(training_args.output_dir).resolve() / WANDB_FOLDER))
-    try:
-        mode = training_args.wandb_mode = wandb.setup().settings.mode
-    except ValueError as error:  # a variable that is no choice, like WANDB_MODE=ofline
-        raise UserError(f"W&B: {' '.join(str(error).split())}") from None
-    if mode == "disabled":
-        training_args.report_to = [name for name in training_args.report_to if name != "wandb"]
     for name in ("WANDB_WATCH", "WANDB_LOG_MODEL"):
         if os.environ.get(name, "false").lower() not in ("", "false"):
             say(f"{name} has no effect here: `wandb_log_model: true` uploads the saved model.")
-    if mode != "online" or os.environ.get("RANK", "0") != "0":
-        return
-    has_terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    try:
-        has_key = wandb.login(prompt=has_terminal)
-    except wandb.errors.Error as error:
-        raise UserError(
-            f"W&B: {' '.join(str(error).split())}; log in with `wandb login --relogin`, or set WANDB_MODE=offline."
-        ) from None
-    if not has_key:
-        training_args.wandb_mode = "offline"
+    mode, has_key = _ask_wandb()
+    if mode == "disabled":
+        training_args.report_to = [name for name in training_args.report_to if name != "wandb"]
+    if mode == "online" and not has_key:
+        mode = "offline"
         say("W&B: no API key (WANDB_API_KEY or `wandb login`): offline; what to run to upload it is said at the end.")
+    training_args.wandb_mode = mode
+
+
+def _ask_wandb() -> tuple[str, bool]:
+    """The mode that environment and settings choose, and whether a key is there that W&B accepts; it may be typed in.
+
+    What W&B starts for the answer is ended again: it prints tracebacks of a user's mistakes, and writes a log, which is
+    to be neither in the home directory nor in an output_dir that may yet be refused.
+    """
+    import wandb  # only here is it known to be installed
+
+    excepthook, cache = sys.excepthook, os.environ.get("WANDB_CACHE_DIR")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["WANDB_CACHE_DIR"] = folder
+        try:
+            mode = wandb.setup().settings.mode
+            return mode, mode == "online" and wandb.login(prompt=sys.stdin.isatty() and sys.stderr.isatty())
+        except ValueError as error:  # a variable that is no choice, like WANDB_MODE=ofline
+            raise UserError(f"W&B: {' '.join(str(error).split())}") from None
+        except wandb.errors.Error as error:
+            raise UserError(
+                f"W&B: {' '.join(str(error).split())}; log in with `wandb login --relogin`, or set WANDB_MODE=offline."
+            ) from None
+        finally:
+            wandb.teardown()
+            sys.excepthook = excepthook
+            os.environ.pop("WANDB_CACHE_DIR")
+            os.environ.update({} if cache is None else {"WANDB_CACHE_DIR": cache})
 
 
 def separate_trial(training_args) -> None:

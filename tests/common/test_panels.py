@@ -1,6 +1,6 @@
 """common/panels.py: what W&B gets to show, against counts by hand and scikit-learn."""
 
-from common.panels import draw_confusions, draw_precision_recall, list_panels, make_table
+from common.panels import draw_confusions, draw_precision_recall, list_panels, make_table, unfold
 from common.results import Outcome
 from tests.conftest import write_jsonl
 
@@ -21,6 +21,13 @@ def test_a_table_has_the_columns_of_all_rows_and_cuts_long_texts():
 
 def test_a_column_may_hold_numbers_and_texts():
     assert make_table([{"value": 1}, {"value": "none"}]).data == [[1], ["none"]]
+
+
+def test_a_dialogue_has_a_row_for_each_reply():
+    replies = [{"turn": 1, "reply": "Hi."}, {"turn": 3, "reply": "Bye."}]
+    assert unfold({"id": "d", "replies": replies}) == [{"id": "d", **reply} for reply in replies]
+    tagged = {"id": "s", "tokens": ["Ada"], "entities": [{"type": "PER"}]}
+    assert unfold(tagged) == [tagged]
 
 
 def test_confusions_are_drawn_from_their_counts():

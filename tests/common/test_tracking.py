@@ -1,5 +1,7 @@
 """common/tracking.py: trackers that cannot work are found out first; where runs and their files belong."""
 
+import os
+import sys
 from pathlib import Path
 
 from common.arguments import TrainingArguments
@@ -19,7 +21,19 @@ from transformers.integrations import TensorBoardCallback
 
 @pytest.fixture(autouse=True)
 def without_variables(monkeypatch):
-    for name in ("PROJECT", "ENTITY", "RUN_GROUP", "TAGS", "NOTES", "NAME", "RUN_ID", "RESUME", "DIR", "SWEEP_ID"):
+    for name in (
+        "PROJECT",
+        "ENTITY",
+        "RUN_GROUP",
+        "TAGS",
+        "NOTES",
+        "NAME",
+        "RUN_ID",
+        "RESUME",
+        "DIR",
+        "SWEEP_ID",
+        "CACHE_DIR",
+    ):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
 
 
@@ -104,3 +118,30 @@ def test_tensorboard_writes_into_the_result_directory_and_goes_on_in_the_same_fo
     assert find_folder() == str(tmp_path / "runs")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "/elsewhere")
     assert find_folder() == "/elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WANDB_API_KEY", "abc", "W&B: WANDB_API_KEY invalid: API key must have 40+ characters"),
+        ("WANDB_MODE", "ofline", "W&B: 1 validation error for Settings mode Input should be 'online', 'offline'"),
+    ],
+)
+def test_what_wandb_does_not_accept_is_said_before_anything_is_written(
+    variable, value, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv(variable, value)
+    hook = sys.excepthook
+    with pytest.raises(UserError) as caught:
+        check_trackers(make_arguments(tmp_path / "result", report_to=["wandb"]))
+    assert str(caught.value).startswith(message)
+    assert sys.excepthook is hook and "WANDB_CACHE_DIR" not in os.environ
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_disabled_wandb_is_no_tracker(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    arguments = make_arguments(tmp_path, report_to=["wandb", "tensorboard"])
+    check_trackers(arguments)
+    assert arguments.report_to == ["tensorboard"]
