@@ -9,15 +9,11 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from common.errors import UserError
+from common.options import option
+from common.tracking_arguments import TrackingArguments
 
 import torch
 import transformers
-
-
-def option(default, description: str):
-    """A field of an argument dataclass: its default and what --help says of it."""
-    return field(default=default, metadata={"help": description})
-
 
 PROMPT_METHODS = ("prefix", "prompt", "p_tuning")  # virtual tokens before the input, or before every layer's keys
 PEFT_OPTIONS = {  # option -> the methods that read it
@@ -259,12 +255,12 @@ class RunArguments:
 
 
 @dataclass
-class TrainingArguments(RunArguments, transformers.TrainingArguments):
+class TrainingArguments(RunArguments, TrackingArguments, transformers.TrainingArguments):
     """Hugging Face's TrainingArguments with this project's additions."""
 
 
 @dataclass
-class Seq2SeqTrainingArguments(RunArguments, transformers.Seq2SeqTrainingArguments):
+class Seq2SeqTrainingArguments(RunArguments, TrackingArguments, transformers.Seq2SeqTrainingArguments):
     """Hugging Face's Seq2SeqTrainingArguments with this project's additions; evaluation generates texts."""
 
     predict_with_generate: bool = option(

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from common.arguments import DataArguments, ModelArguments, RunArguments
 from common.old_names import CURES
+from common.tracking_arguments import TrackingArguments
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-GROUPS = ("Task", "Model", "Data", "Run", "Training")
+GROUPS = ("Task", "Model", "Data", "Run", "Tracking", "Training")
 
 
 class Field(NamedTuple):
@@ -81,7 +82,8 @@ def list_names(dataclass_type: type) -> list[str]:
 
 def _choose_group(name: str, owner: type, is_training: bool) -> str:
     if is_training:
-        return "Run" if name in list_names(RunArguments) else "Training"
+        added = {"Run": RunArguments, "Tracking": TrackingArguments}
+        return next((group for group, part in added.items() if name in list_names(part)), "Training")
     return "Model" if issubclass(owner, ModelArguments) else "Data" if issubclass(owner, DataArguments) else "Task"
 
 

@@ -20,7 +20,8 @@ def describe_run(
     `facts` are the recipe's own lines; `show_example` turns one row of a collated batch into text.
     """
     lines = {"data": ", ".join(f"{name} {len(rows):,} rows" for name, rows in splits.items())}
-    lines["lengths"] = "pieces: " + "; ".join(f"{name} {_summarise(rows)}" for name, rows in features.items())
+    lengths = {name: np.array([len(ids) for ids in rows["input_ids"]]) for name, rows in features.items()}
+    lines["lengths"] = "pieces: " + "; ".join(f"{name} {_summarise(values)}" for name, values in lengths.items())
     lines |= facts
     lines |= _describe_model(trainer)
     if trainer.args.do_train:
@@ -30,6 +31,8 @@ def describe_run(
     say()
     for name, text in lines.items():
         say(f"{name:<10} {text}")
+    if trainer.tracked_run is not None:
+        trainer.tracked_run.note_rows(splits, lengths)
     rows = next(iter(features.values()))
     batch = next(iter(trainer.get_test_dataloader(rows.select(range(min(EXAMPLES, len(rows)))))))
     for index in range(min(EXAMPLES, len(rows))):
@@ -37,8 +40,7 @@ def describe_run(
     say()
 
 
-def _summarise(rows) -> str:
-    lengths = np.array([len(ids) for ids in rows["input_ids"]])
+def _summarise(lengths: np.ndarray) -> str:
     median, ninety, ninety_nine = np.percentile(lengths, [50, 90, 99]).round().astype(int)
     return f"median {median}, 90 % {ninety}, 99 % {ninety_nine}, longest {lengths.max()}"
 

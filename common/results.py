@@ -112,6 +112,8 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
         write_model_card(output_dir, outcome, recipe, args)
     write_json(output_dir / METRICS_FILE, outcome.metrics)
     say_scores(output_dir, outcome)
+    if trainer.tracked_run is not None:
+        trainer.tracked_run.finish(args, outcome)
 
 
 def _name_plot(output_dir: Path, title: str) -> Path:

@@ -55,7 +55,8 @@ def _name_cure(data_args: DataArguments, split: str) -> str:
     return f"set {split}_split to a split of {data_args.dataset_name}"
 
 
-def _open_files(patterns: list[str], flag: str, parallel: tuple[str, str] | None = None) -> list[Source]:
+def find_files(patterns: list[str], flag: str) -> list[Path]:
+    """The files that paths and globs name, in their order; UserError where a pattern names none, or one twice."""
     paths: list[Path] = []
     for pattern in patterns:
         path = Path(pattern).expanduser()
@@ -69,6 +70,11 @@ def _open_files(patterns: list[str], flag: str, parallel: tuple[str, str] | None
         if repeated:
             raise UserError(f"{flag} names {repeated[0]} twice; name it once.")
         paths += matches
+    return paths
+
+
+def _open_files(patterns: list[str], flag: str, parallel: tuple[str, str] | None = None) -> list[Source]:
+    paths = find_files(patterns, flag)
     return [_open_file(path) for path in paths] if parallel is None else _open_parallel_files(paths, parallel)
 
 

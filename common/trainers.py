@@ -13,6 +13,7 @@ from common.losses import IGNORED
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
 from common.sampling import BalancedSampler, LengthGroupedSampler
 from common.sharding import divide_untrained_model, prepare_for_generation
+from common.tracking import place_trackers
 
 import torch
 import transformers
@@ -35,6 +36,7 @@ class RecipeTrainer:
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(RunLog())
+        self.tracked_run = place_trackers(self)
         if has_ranks_to_prune(self.model):
             self.add_callback(AllocateRanks())
         # Tied weights are saved once. Unless these say so, loading the best model warns that the others are missing.

@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 from common.callbacks import RunStopped
@@ -24,6 +25,8 @@ from common.results import (
     say_scores,
     write_text,
 )
+from common.tracking import check_trackers, separate_trial
+from common.tracking_arguments import TrackingArguments
 
 import datasets
 import numpy as np
@@ -39,6 +42,7 @@ NOT_PART_OF_A_RUN = {
     "output_dir", "resume_from_checkpoint", "dry_run", "report_to", "run_name", "disable_tqdm", "log_level",
     "log_level_replica", "preprocessing_num_workers", "dataloader_num_workers", "save_total_limit", "cache_dir",
     "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
+    *(setting.name for setting in fields(TrackingArguments)),
 }  # fmt: skip
 
 
@@ -60,7 +64,9 @@ def prepare_run(training_args) -> None:
     if training_args.dry_run:
         _redirect_to_temporary_directory(training_args)
     else:
+        separate_trial(training_args)
         _check_output_dir(training_args)
+    check_trackers(training_args)
 
 
 def list_wanted_splits(training_args, model_args) -> list[str]:
@@ -85,6 +91,8 @@ def train(trainer) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except RunStopped as stopped:
+        if trainer.tracked_run is not None:
+            trainer.tracked_run.end(128 + stopped.signal_number)
         name = signal.Signals(stopped.signal_number).name
         say(
             f"Stopped by {name} at step {stopped.step}: {args.output_dir}/checkpoint-{stopped.step} is saved. "
@@ -170,7 +178,7 @@ def _check_output_dir(training_args) -> None:
     output_dir = Path(training_args.output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"{output_dir} is a file: choose another output_dir.")
-    if not output_dir.exists() or not any(output_dir.iterdir()):
+    if not output_dir.exists() or all(path.name.startswith("_") for path in output_dir.iterdir()):
         return
     if not (output_dir / CONFIG_FILE).is_file():
         raise UserError(f"{output_dir} holds files that are not from a run: choose another output_dir.")

@@ -34,13 +34,14 @@ OWN_ARGUMENTS = {
     "translation": (translation.TranslationArguments, *GENERATING),
 }
 CONFIGS = sorted((ROOT / "recipes").rglob("configs/*.yaml"))
+SWEEPS = sorted((ROOT / "recipes").glob("*/sweep.yaml"))
 ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 DEEPSPEED = sorted((ROOT / "deepspeed_configs").glob("*.json"))
 COMMAND = re.compile(r"# Command: accelerate launch (?:--config_file (\S+) )?(recipes/\w+/run\.py)(?: --config (\S+))?")
 
 
 def test_no_config_is_overlooked():
-    assert len(CONFIGS) == 31 and len(ACCELERATE) == 11 and len(DEEPSPEED) == 5
+    assert len(CONFIGS) == 31 and len(SWEEPS) == 6 and len(ACCELERATE) == 11 and len(DEEPSPEED) == 5
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
@@ -82,6 +83,30 @@ def test_a_config_opens_with_what_it_is_for_and_a_command_that_uses_it(path):
     assert (ROOT / recipe).is_file()
     used = accelerate_config or config or f"{recipe.rsplit('/', 1)[0]}/configs/demo.yaml"
     assert ROOT / used == path
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.parent.name)
+def test_every_value_of_a_sweep_is_what_its_recipe_accepts(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe, sweep = path.parent.name, yaml.safe_load(path.read_text())
+    assert sweep["program"] == f"recipes/{recipe}/run.py" and (ROOT / sweep["program"]).is_file()
+    assert f"# Command: wandb sweep --project trainer-recipes-{recipe} recipes/{recipe}/sweep.yaml" in path.read_text()
+    head, flags = sweep["command"][:4], sweep["command"][4:-1]
+    assert head == ["${env}", "accelerate", "launch", "${program}"] and sweep["command"][-1] == "${args}"
+    choices = [
+        (name, value)
+        for name, parameter in sweep["parameters"].items()
+        for value in parameter.get("values") or (parameter["min"], parameter["max"])
+    ]
+    assert len(choices) >= 10 and not any(isinstance(value, str) for _, value in choices)  # PyYAML: 1e-5 is a text
+    types = (ModelArguments, DataArguments, *OWN_ARGUMENTS[recipe])
+    for name, value in choices:
+        *_, training = parse_arguments(*types, args=[*flags, f"--{name}={value}", "--dtype=float32"])
+        assert getattr(training, name) == value
+    assert training.output_dir == f"outputs/{recipe}-sweep" and training.report_to == ["wandb"]
+    split, score = sweep["metric"]["name"].split("/")
+    assert split == "validation" and score == training.metric_for_best_model
+    assert sweep["metric"]["goal"] == ("maximize" if training.greater_is_better else "minimize")
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.stem)

@@ -37,7 +37,14 @@ def test_a_recipe_imports_no_other_recipe_and_no_sibling():
 def test_every_recipe_has_the_same_files():
     for recipe in RECIPES:
         files = {path.relative_to(recipe).as_posix() for path in recipe.rglob("*") if "__pycache__" not in path.parts}
-        assert {"run.py", "README.md", "configs/demo.yaml", "configs/full.yaml", "configs/lora.yaml"} <= files, recipe
+        assert {
+            "run.py",
+            "README.md",
+            "sweep.yaml",
+            "configs/demo.yaml",
+            "configs/full.yaml",
+            "configs/lora.yaml",
+        } <= files, recipe
         assert {"configs/qlora.yaml", "sample/train.jsonl", "sample/validation.jsonl", "sample/README.md"} <= files, (
             recipe
         )

@@ -1,0 +1,215 @@
+"""The W&B run of a training: begun by its first process, gone on with after a resume, ended with all that it left."""
+
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+
+from common.arguments import PEFT_OPTIONS
+from common.console import say
+from common.errors import UserError
+from common.panels import list_panels
+from common.provenance import describe_data, describe_environment
+from common.results import read_json, write_json
+from common.tracking import WANDB_FOLDER
+
+import wandb
+import yaml
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import rewrite_logs
+
+RUN_FILE = "run.json"
+PREFERRED_VARIABLES = {  # what a user sets in the environment wins over the flag
+    "project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "group": "WANDB_RUN_GROUP", "tags": "WANDB_TAGS",
+    "notes": "WANDB_NOTES", "name": "WANDB_NAME", "id": "WANDB_RUN_ID", "resume": "WANDB_RESUME", "dir": "WANDB_DIR",
+}  # fmt: skip
+LEFT_OUT_OF_A_MODEL = ("_", "checkpoint-", "predictions_", "report.html", "plots", "runs")
+ENDS = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos")
+
+
+class TrackedRun(TrainerCallback):
+    """Hugging Face's WandbCallback made anew.
+
+    That one begins another run at each resume, lists the settings of run and model side by side, keeps the last score
+    instead of the best, and logs scores of whatever is predicted as test scores.
+    """
+
+    def __init__(self):
+        self.run, self.excepthook = None, None
+        self.rows, self.lengths, self.data = {}, {}, {}
+        self.is_broken = False
+
+    def note_rows(self, splits, lengths) -> None:
+        """Keep how many rows there are in each split, and the lengths of their inputs in pieces."""
+        self.rows = {name: len(rows) for name, rows in splits.items()}
+        self.lengths = lengths
+
+    def begin(self, args, state, model) -> None:
+        """Begin the run, or go on with the one that output_dir knows; only on the first process, and only once."""
+        if self.run is not None or not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / WANDB_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        is_offline = args.wandb_mode == "offline"
+        self.excepthook = sys.excepthook
+        # What W&B would keep in the home directory.
+        self.placed = [name for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR") if name not in os.environ]
+        os.environ.update(dict.fromkeys(self.placed, str(folder.resolve())))
+        try:
+            self.run = wandb.init(
+                **choose_settings(args, folder),
+                mode=args.wandb_mode,
+                reinit="finish_previous",
+                settings=wandb.Settings(quiet=True, silent=is_offline),
+            )
+        except wandb.errors.Error as error:
+            raise UserError(f"W&B: {' '.join(str(error).split())}; set WANDB_MODE=offline to go on without.") from None
+        sys.excepthook = partial(self._end_on_error, self.excepthook)  # in place of W&B's, which prints every traceback
+        told = {name: getattr(self.run, name) for name in ("id", "entity", "project")}
+        told["url"] = None if is_offline else self.run.url
+        write_json(folder / RUN_FILE, told)
+        self.data = describe_data(_read_groups(args.config_text)["data"])
+        self.run.config.update(describe_settings(args, model, self.rows, self.data), allow_val_change=True)
+        self.run.define_metric("train/global_step")
+        self.run.define_metric("*", step_metric="train/global_step", step_sync=True)
+        best = (args.metric_for_best_model or "loss").removeprefix("eval_")
+        summary = "max,last" if args.greater_is_better else "min,last"
+        self.run.define_metric(f"eval/{best}", step_metric="train/global_step", summary=summary)
+        if told["url"]:
+            say(f"tracking   {told['url']}")
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.begin(args, state, model)
+
+    def on_predict(self, args, state, control, metrics, model=None, **kwargs):
+        self.begin(args, state, model)  # of a run that does not train
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.run is None:
+            return
+        self.run.summary.update({name: value for name, value in logs.items() if name in ENDS})
+        logged = rewrite_logs({name: value for name, value in logs.items() if name not in ENDS and _is_number(value)})
+        # By the step of the training: what a resumed run logs once more is the same, and W&B drops it.
+        self.run.log(logged | {"train/global_step": state.global_step}, step=state.global_step)
+        broken = [name for name in ("loss", "eval_loss") if not math.isfinite(logs.get(name, 0))]
+        if broken and not self.is_broken:
+            self.is_broken = True
+            text = f"{broken[0]} is {logs[broken[0]]} at step {state.global_step}."
+            self.run.alert("The loss is no number", text, level=wandb.AlertLevel.ERROR)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.run is not None and state.global_step < state.max_steps:
+            best = f"{args.metric_for_best_model} {state.best_metric}"
+            text = f"At step {state.global_step} of {state.max_steps}; best: {best}."
+            self.run.alert("Stopped early", text, level=wandb.AlertLevel.INFO)
+
+    def finish(self, args, outcome) -> None:
+        """Show what the evaluation left behind, upload what was asked for, and end the run."""
+        if self.run is None:
+            return
+        output_dir = Path(args.output_dir)
+        scores = {name.replace("_", "/", 1): value for name, value in outcome.metrics.items() if _is_number(value)}
+        lengths = {f"inputs/{name} pieces": wandb.Histogram(values) for name, values in self.lengths.items()}
+        self.run.log(scores | lengths | list_panels(outcome, output_dir, args.wandb_table_rows))
+        self.run.config.update({"recipe": {**self.run.config["recipe"], "name": outcome.facts.get("recipe")}}, True)
+        if not self.run.offline:  # it raises TypeError there
+            self.run.use_artifact(make_lineage(self.data, self.rows))
+        if args.wandb_log_model and args.do_train:
+            aliases = ["final", "best"] if args.load_best_model_at_end else ["final"]
+            self.run.log_artifact(make_model_artifact(self.run.id, output_dir, scores), aliases=aliases)
+        self.end(0)
+
+    def end(self, exit_code: int) -> None:
+        """End the run; offline, say how it is uploaded. A resume goes on with it whatever its exit code was."""
+        if self.run is None:
+            return
+        run, self.run = self.run, None
+        sys.excepthook = self.excepthook
+        is_offline, folder = run.offline, Path(run.dir).parent.parent
+        run.finish(exit_code=exit_code)
+        for name in self.placed:
+            del os.environ[name]
+        if is_offline:
+            # Each start of an offline run has a folder of its own; W&B puts them together.
+            say(f"tracking     upload it with: wandb sync {shlex.quote(str(folder))}/offline-run-*-{run.id}")
+
+    def _end_on_error(self, show, error_type, error, traceback):
+        show(error_type, error, traceback)
+        self.end(1)
+
+
+def choose_settings(args, folder: Path) -> dict:
+    """Where the run belongs, for wandb.init; what the environment or a sweep has settled is left out."""
+    known = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    recipe = Path(sys.argv[0]).resolve().parent.name
+    settings = {
+        "project": args.wandb_project or f"trainer-recipes-{recipe}", "entity": args.wandb_entity,
+        "group": args.wandb_group, "tags": args.wandb_tags, "notes": args.wandb_notes, "name": args.run_name,
+        "id": known.get("id"), "resume": "allow", "dir": str(folder),
+    }  # fmt: skip
+    if os.environ.get("WANDB_SWEEP_ID"):
+        return {"dir": settings["dir"]}  # WANDB_DIR is the agent's choice there: the current directory
+    return {name: value for name, value in settings.items() if not os.environ.get(PREFERRED_VARIABLES[name])}
+
+
+def describe_settings(args, model, rows: dict[str, int], data: dict) -> dict[str, dict]:
+    """Every setting of the run that is set, in groups; training arguments as Hugging Face has completed them."""
+    groups = _read_groups(args.config_text)
+    training = args.to_dict()
+    named = {"use_peft", "peft_method", *PEFT_OPTIONS}
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    parameters = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    parameters["trained_parameters"] = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    adapter = {name: groups["model"].pop(name) for name in named}
+    devices = args.world_size * max(args.n_gpu, 1)
+    effective = args.per_device_train_batch_size * args.gradient_accumulation_steps * devices
+    described = {
+        "recipe": {"folder": Path(sys.argv[0]).resolve().parent.name, **groups.get("task", {})},
+        "model": {"class": type(base).__name__, "type": base.config.model_type, **parameters, **groups["model"]},
+        "data": {"rows": rows, **data, **groups["data"]},
+        "peft": adapter if adapter["use_peft"] else {"use_peft": False},
+        "training": {name: training[name] for name in (groups["run"] | groups["training"]) if name in training}
+        | {"effective_batch": effective, "mixed_precision": args.mixed_precision},
+        "environment": describe_environment(args),
+    }
+    commit = getattr(base.config, "_commit_hash", None)
+    if commit:
+        described["model"]["commit"] = commit
+    return {
+        group: {name: value for name, value in values.items() if value is not None}
+        for group, values in described.items()
+    }
+
+
+def _read_groups(config_text: str) -> dict[str, dict]:
+    """The settings of config.yaml under the headings that it has as comments."""
+    parts = re.split(r"^# (\w+)\n", config_text, flags=re.MULTILINE)[1:]
+    return {name.lower(): yaml.safe_load(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def make_lineage(data: dict, rows: dict[str, int]) -> wandb.Artifact:
+    """The data of the run, as digests and revision alone: no row is uploaded."""
+    described = {**data, "rows": rows}
+    artifact = wandb.Artifact("data", type="dataset", metadata=described)
+    with artifact.new_file("data.json", encoding="utf-8") as file:
+        json.dump(described, file, ensure_ascii=False, indent=2)
+    return artifact
+
+
+def make_model_artifact(run_id: str, output_dir: Path, scores: dict[str, float]) -> wandb.Artifact:
+    """The saved model with its card and its settings, without checkpoints, predictions and private files."""
+    artifact = wandb.Artifact(f"model-{run_id}", type="model", metadata=scores)
+    for path in sorted(output_dir.rglob("*")):
+        name = path.relative_to(output_dir)
+        if path.is_file() and not name.parts[0].startswith(LEFT_OUT_OF_A_MODEL):
+            # Immutable: read from where it lies, not from a second copy.
+            artifact.add_file(str(path), name.as_posix(), skip_cache=True, policy="immutable")
+    return artifact
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
