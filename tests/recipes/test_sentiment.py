@@ -129,10 +129,14 @@ def test_the_result_directory_is_complete(result):
         result[0],
         [
             "learning_curve.png",
+            "test_accuracy_by_length_of_the_text.png",
             "test_confusion_matrix.png",
             "test_f1_by_class.png",
+            "test_reliability.png",
+            "validation_accuracy_by_length_of_the_text.png",
             "validation_confusion_matrix.png",
             "validation_f1_by_class.png",
+            "validation_reliability.png",
         ],
     )
 
