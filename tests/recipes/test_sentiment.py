@@ -208,7 +208,7 @@ def test_the_linear_baseline_is_printed_beside_the_result(result, capsys):
 def test_the_report_and_the_card_show_the_scores(result):
     directory, scores = result
     report = (directory / "report.html").read_text()
-    assert f"{scores['test_f1_macro']:.4f}" in report and report.count("data:image/png;base64,") == 5
+    assert f"{scores['test_f1_macro']:.4f}" in report and report.count("data:image/png;base64,") == 9
     card = (directory / "README.md").read_text()
     assert f"| f1_macro | {scores['test_f1_macro']:.4f} |" in card and 'pipeline("text-classification"' in card
 
