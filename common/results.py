@@ -29,6 +29,7 @@ from common.plots import name_plot, plot_learning_curve, plot_outcome
 from common.report import write_report
 from common.sharding import whole_state_dict
 from common.slices import add_intervals, report_slices
+from common.upload import upload_result
 
 import torch
 import transformers
@@ -121,9 +122,11 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     plots += plot_outcome(outcome, output_dir / "plots")
     write_report(output_dir / "report.html", outcome, recipe, plots, args)
     if args.do_train:
-        write_model_card(output_dir, outcome, recipe, args)
+        write_model_card(output_dir, outcome, recipe, model_args, args, trainer.hub_model_id)
     write_json(output_dir / METRICS_FILE, outcome.metrics)
     say_scores(output_dir, outcome)
+    if args.push_to_hub:
+        upload_result(output_dir, trainer.hub_model_id, args.hub_revision)
 
 
 def _measure_training(trainer) -> dict:
