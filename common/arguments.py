@@ -74,6 +74,7 @@ class ModelArguments:
     num_virtual_tokens: int = option(20, "With prefix, prompt and p_tuning: how many tokens are learnt.")
     load_in_4bit: bool = option(False, "Keep the frozen weights in 4 bits (QLoRA). Needs use_peft.")
     load_in_8bit: bool = option(False, "Keep the frozen weights in 8 bits. Needs use_peft.")
+    license: str | None = option(None, "Licence of the trained model for its card, as the hub spells it (apache-2.0).")
 
     @property
     def quantizes(self) -> bool:
@@ -225,6 +226,8 @@ class RunArguments:
         True, "Restore the state of the callbacks when a run is resumed."
     )
 
+    # Hugging Face's default uploads output_dir, predictions of the user's rows included, at every checkpoint.
+    hub_strategy: str = option("end", "With push_to_hub: the result is uploaded once, at its end; no other value.")
     # Hugging Face's default searches the graph for them at every step; no model of these recipes has any.
     ddp_find_unused_parameters: bool | None = option(
         False, "Let parameters be without gradient where several processes train."

@@ -101,6 +101,22 @@ def list_mistakes(rows: list[dict]) -> list[dict]:
     return sorted(mistakes, key=lambda mistake: -next(iter(mistake.values())))[:WORST]
 
 
+def list_reliabilities(rows: list[dict], label_names: Sequence[str]) -> tuple[list[float], list[bool]]:
+    """Probabilities of predictions, and whether each is right: of single labels those given, of several all.
+
+    Nothing of several labels of which a row names only the best.
+    """
+    single = [(row["score"], row["label"] == row["predicted_label"]) for row in rows if "label" in row]
+    several = [
+        (probability, name in row["labels"])
+        for row in rows
+        if "labels" in row and len(label_names) <= MOST_CLASSES
+        for name, probability in row["scores"].items()
+    ]
+    probabilities, are_right = zip(*(single or several), strict=True) if single or several else ((), ())
+    return list(probabilities), list(are_right)
+
+
 def list_class_scores(metrics: dict[str, float], split: str, label_names: Sequence[str]) -> list[dict]:
     """A row for each class, for the report; [] where the split was not scored."""
     rows = []
@@ -113,11 +129,15 @@ def list_class_scores(metrics: dict[str, float], split: str, label_names: Sequen
 
 
 def report_classes(outcome, split: str, rows: list[dict], label_names: Sequence[str]) -> None:
-    """Put scores by class, the confusion matrix of single labels and the surest mistakes into the report."""
+    """Put scores by class, the surest mistakes, reliability and the confusion matrix of single labels into the report.
+
+    A label that the model is sure is another may be wrong itself: there is no better sign of it among the predictions.
+    """
     classes = list_class_scores(outcome.metrics, split, label_names)
     outcome.bars[f"{split} F1 by class"] = {row["class"]: row["f1"] for row in classes}
     outcome.tables[f"{split}: classes"] = classes
-    outcome.tables[f"{split}: surest mistakes"] = list_mistakes(rows)
+    outcome.tables[f"{split}: surest mistakes, of the model or of the labels"] = list_mistakes(rows)
+    outcome.reliabilities[f"{split} reliability"] = list_reliabilities(rows, label_names)
     labelled = [row for row in rows if "label" in row]
     if labelled:
         outcome.add_confusions(split, label_names, count_confusions(labelled, label_names))

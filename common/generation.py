@@ -15,7 +15,7 @@ from transformers.trainer_utils import PredictionOutput
 
 T5_TYPES = {"t5", "mt5", "umt5", "longt5", "switch_transformers"}
 LONGEST_REPLY = 256  # pieces
-SLICES, WORST = 4, 20  # of the report: groups by length, rows with the lowest score
+WORST = 20  # rows of the report
 
 
 def set_generation(
@@ -178,18 +178,9 @@ def list_generated(
     return listed
 
 
-def report_generated(outcome, split: str, listed: list[dict], source_name: str, score_name: str) -> None:
-    """Put the score by length of the source, and the texts with the lowest score, into the report."""
+def report_generated(outcome, split: str, listed: list[dict], score_name: str) -> None:
+    """Put the texts with the lowest score into the report."""
     scored = [row for row in listed if score_name in row]
-    if len(scored) >= 4 * SLICES:
-        ordered = sorted(scored, key=lambda row: len(row[source_name]))
-        parts = [ordered[len(scored) * n // SLICES : len(scored) * (n + 1) // SLICES] for n in range(SLICES)]
-        groups = {}  # parts of texts that all have one length are one group
-        for part in parts:
-            name = f"{len(part[0][source_name])}-{len(part[-1][source_name])} characters"
-            groups.setdefault(name, []).extend(row[score_name] for row in part)
-        means = {name: float(np.mean(values)) for name, values in groups.items()}
-        outcome.slices[f"{split} {score_name} by length of the {source_name}"] = means
     worst = sorted(scored, key=lambda row: row[score_name])[:WORST]
     outcome.tables[f"{split}: texts with the lowest {score_name}"] = [
         {score_name: row[score_name]}

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from common.adapters import find_unmerged_adapter
+from common.arguments import PROMPT_METHODS
+from common.intervals import format_interval
+from common.languages import shorten_code
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -74,53 +77,55 @@ METRIC_TYPES = {
 }
 
 
-def write_model_card(output_dir: Path, outcome, recipe: dict, training_args) -> None:
-    """Write the card with the scores of the test split or, without one, of the validation split."""
-    scores_of_splits = outcome.list_headline_scores()
-    split = "test" if "test" in scores_of_splits else "validation"
-    headline = scores_of_splits.get(split, {})
+def write_model_card(output_dir: Path, outcome, recipe: dict, model_args, training_args, hub_id: str | None) -> None:
+    """Write the card with the headline scores of every split; the snippet loads `hub_id` if there is one."""
     dataset = recipe["dataset"] if isinstance(recipe["dataset"], str) else "local files"
     is_hub_model = recipe["base_model"].count("/") == 1 and not Path(recipe["base_model"]).exists()
+    languages = list_languages(recipe)
+    name = (hub_id or output_dir.name).split("/")[-1]
     data = ModelCardData(
-        language=recipe["language"],
+        language=languages or None,
+        license=model_args.license,
         library_name="transformers",
         pipeline_tag=outcome.task,
         base_model=recipe["base_model"] if is_hub_model else None,
         datasets=dataset if dataset.count("/") == 1 else None,
         tags=["trainer-recipes", "generated_from_trainer"],
-        model_name=output_dir.name,
+        model_name=name,
         eval_results=[
             EvalResult(
                 task_type=outcome.task,
                 dataset_type=dataset,
                 dataset_name=dataset,
                 dataset_split=split,
-                metric_type=METRIC_TYPES.get(name, name),
-                metric_name=name,
+                metric_type=METRIC_TYPES.get(score, score),
+                metric_name=score,
                 metric_value=value,
             )
-            for name, value in headline.items()
+            for split, scores in outcome.list_headline_scores().items()
+            for score, value in scores.items()
         ],
     )
-    scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in headline.items())
-    effective = (
-        training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
-    )
     usage = USAGE[outcome.task] if find_unmerged_adapter(output_dir) is None else UNMERGED_USAGE
-    places = {"path": output_dir, "base": recipe["base_model"], "model_class": MODEL_CLASSES[outcome.task]}
+    places = {"path": hub_id or output_dir, "base": recipe["base_model"], "model_class": MODEL_CLASSES[outcome.task]}
+    settings = "\n".join(f"- {line}" for line in list_settings(recipe, model_args, training_args))
     text = f"""---
 {data.to_yaml()}
 ---
 
-# {output_dir.name}
+# {name}
 
 {recipe["base_model"]}, fine-tuned for {outcome.task} with the Trainer Recipes.
 
-## Scores ({split})
+- data: {dataset}
+- languages: {", ".join(languages) or "not stated"}
+- licence: {model_args.license or "not stated"}
 
-| metric | value |
-|---|---|
-{scores}
+## Scores
+
+{draw_scores(outcome)}
+
+The intervals are of 95 %, by the bootstrap over the {"dialogues" if outcome.task == "text-generation" else "rows"}.
 
 ## Use
 
@@ -132,13 +137,7 @@ Whole files, and long texts, as in the evaluation: `python -m common.predict {ou
 
 ## Training
 
-- data: {dataset}, language {recipe["language"] or "not stated"}
-- learning rate {training_args.learning_rate}, {training_args.lr_scheduler_type.value} schedule, \
-{training_args.num_train_epochs} epochs, seed {training_args.seed}
-- effective batch {effective}: {training_args.per_device_train_batch_size} rows x \
-{training_args.gradient_accumulation_steps} accumulation steps x {training_args.world_size} processes
-- computed in {training_args.mixed_precision if training_args.mixed_precision != "no" else "fp32"}, weights in float32
-- versions: {", ".join(f"{name} {number}" for name, number in recipe["versions"].items())}
+{settings}
 
 Every setting is in `config.yaml`; this command made the model:
 
@@ -148,6 +147,60 @@ Every setting is in `config.yaml`; this command made the model:
 
 ## Limits
 
-The scores hold for texts like those it was scored on. Look at what it gets wrong (`report.html`) before you rely on it.
+The scores hold for texts like those that were scored; the intervals tell how far they would vary with other such texts,
+not with another seed. `report.html` has scores by length and the like, the worst mistakes and suspected label errors:
+look at it before you rely on the model. It shows rows of the data, and is therefore not uploaded.
 """
     ModelCard(text).save(output_dir / "README.md")
+
+
+def list_languages(recipe: dict) -> list[str]:
+    """The languages that are stated, by two letters: of the texts, or of source and target."""
+    codes = [recipe.get("source_lang"), recipe.get("target_lang")]
+    codes = codes if any(codes) else [recipe.get("language")]
+    return list(dict.fromkeys(shorten_code(code) for code in codes if code))
+
+
+def draw_scores(outcome) -> str:
+    """A table in Markdown of the headline scores with their intervals, test first."""
+    splits = [split for split in ("test", "validation") if split in outcome.list_headline_scores()]
+    if not splits:
+        return "It was not scored: there was no validation file, and no test file with answers."
+    head = ["metric", *(cell for split in splits for cell in (split, f"{split} interval"))]
+    rows = [head, ["---"] * len(head)]
+    for name in outcome.headline:
+        cells = []
+        for split in splits:
+            value = outcome.metrics.get(f"{split}_{name}")
+            cells.append("-" if value is None else f"{value:.4f}")
+            cells.append(format_interval(outcome.list_intervals(split).get(name)).strip() or "-")
+        rows.append([name, *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def list_settings(recipe: dict, model_args, training_args) -> list[str]:
+    """How the model was trained, a sentence each; what was left at its default as far as it matters."""
+    args = training_args
+    rows, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    devices = args.world_size * max(args.n_gpu, 1)
+    length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
+    computed = {"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32")
+    lines = [
+        f"learning rate {args.learning_rate}, {args.lr_scheduler_type.value} schedule, {args.optim.value}, {length}, "
+        f"seed {args.seed}",
+        f"effective batch {rows * steps * devices}: {rows} rows x {steps} accumulation steps x {devices} devices",
+        f"computed in {computed}, weights in float32",
+    ]
+    if args.layerwise_lr_decay is not None:
+        lines.append(f"each layer with {args.layerwise_lr_decay} times the learning rate of the one above it")
+    if model_args.freeze:
+        lines.append(f"not trained: {model_args.freeze}")
+    if model_args.use_peft:
+        frozen = ", the frozen weights in 4 bits" if model_args.load_in_4bit else ""
+        frozen = ", the frozen weights in 8 bits" if model_args.load_in_8bit else frozen
+        merged = "" if model_args.peft_method in PROMPT_METHODS else ", merged into the weights"
+        lines.append(f"an adapter ({model_args.peft_method}{frozen}){merged}; by itself it is in `adapter/`")
+    if "parameters" in recipe:
+        trained, total = recipe["parameters"]["trained"], recipe["parameters"]["total"]
+        lines.append(f"{trained:,} of {total:,} weights trained in {recipe['train_seconds'] or 0:,.0f} seconds")
+    return [*lines, f"versions: {', '.join(f'{name} {number}' for name, number in recipe['versions'].items())}"]

@@ -20,7 +20,29 @@ plt.rcParams["font.sans-serif"] = [
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})
 matplotlib.set_loglevel("error")  # one warning for each font of the list that is not installed
 MOST_CONFUSED = 20  # labels that a confusion matrix has room for
+SPREAD_BINS, RELIABILITY_BINS = 20, 10
 BLUE, ORANGE, GREEN = "#3b6fb6", "#d9822b", "#3f9b61"
+
+
+def plot_outcome(outcome, folder: Path) -> list[Path]:
+    """Every picture of an Outcome but the learning curve, each in a file that its title names."""
+    plots = []
+    for title, values in outcome.bars.items():
+        plots += plot_bars(title, values, name_plot(folder, title))
+    for title, values in outcome.slices.items():
+        plots += plot_bars(title, values, name_plot(folder, title), in_order=True)
+    for title, values in outcome.spreads.items():
+        plots += plot_spread(title, values, name_plot(folder, title))
+    for title, (probabilities, are_right) in outcome.reliabilities.items():
+        plots += plot_reliability(title, probabilities, are_right, name_plot(folder, title))
+    for title, (labels, counts) in outcome.matrices.items():
+        plots += plot_confusions(title, labels, counts, name_plot(folder, title))
+    return plots
+
+
+def name_plot(folder: Path, title: str) -> Path:
+    """The file of the picture with this title."""
+    return folder / f"{title.lower().replace(' ', '_')}.png"
 
 
 def plot_learning_curve(log_history: list[dict], path: Path, scores: Sequence[str] = ("f1",)) -> list[Path]:
@@ -56,7 +78,7 @@ def plot_bars(title: str, values: dict[str, float], path: Path, in_order: bool =
     figure, axis = plt.subplots(figsize=(6.5, 1.2 + 0.32 * len(ordered)))
     bars = axis.barh([name for name, _ in ordered], [value for _, value in ordered], color=BLUE)
     axis.bar_label(bars, fmt="%.3f" if whole == 1 else "%.1f", padding=3)
-    axis.set(title=title, xlim=(0, 1.12 * whole))
+    axis.set(title=title, xlabel="score", xlim=(0, 1.12 * whole))
     axis.grid(axis="y", visible=False)
     return _save(figure, path)
 
@@ -78,6 +100,49 @@ def plot_confusions(title: str, labels: Sequence[str], counts: Sequence[Sequence
     axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
     axis.set_yticks(range(len(labels)), labels)
     axis.grid(visible=False)
+    return _save(figure, path)
+
+
+def plot_spread(title: str, values: Sequence[float], path: Path) -> list[Path]:
+    """How many rows have which score, a share or percentage, and where the mean is; [] without any."""
+    if not values:
+        return []
+    whole = _choose_whole(values)
+    figure, axis = plt.subplots(figsize=(6.5, 3.2))
+    axis.hist(values, bins=np.linspace(0, whole, SPREAD_BINS + 1), color=BLUE, edgecolor="white")
+    mean = float(np.mean(values))
+    axis.axvline(mean, color=ORANGE, label=f"mean {mean:.{1 if whole > 1 else 3}f}")
+    axis.set(title=title, xlabel="score", ylabel="rows", xlim=(0, whole))
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.grid(axis="x", visible=False)
+    axis.legend(frameon=False)
+    return _save(figure, path)
+
+
+def plot_reliability(title: str, probabilities: Sequence[float], are_right: Sequence[bool], path: Path) -> list[Path]:
+    """How often predictions of each probability are right, above how many there are; [] without any.
+
+    On the diagonal the probabilities are true (Guo et al. 2017, figure 1).
+    """
+    if not probabilities:
+        return []
+    edges = np.linspace(0, 1, RELIABILITY_BINS + 1)
+    bins = np.clip(np.digitize(probabilities, edges, right=True) - 1, 0, RELIABILITY_BINS - 1)
+    counts = np.bincount(bins, minlength=RELIABILITY_BINS)
+    filled = counts > 0
+    rights, means = (
+        np.bincount(bins, weights=values, minlength=RELIABILITY_BINS)[filled] / counts[filled]
+        for values in (are_right, probabilities)
+    )
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(4.8, 5.4), sharex=True, height_ratios=(3, 1))
+    upper.plot((0, 1), (0, 1), "--", color="gray", linewidth=1, label="as probable as right")
+    upper.plot(means, rights, "o", color=BLUE, label="these predictions", clip_on=False)
+    upper.set(title=title, ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    upper.legend(frameon=False, loc="upper left")
+    bars = lower.bar(edges[:-1], counts, width=1 / RELIABILITY_BINS, align="edge", color=BLUE, edgecolor="white")
+    lower.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=8)
+    lower.set(xlabel="probability of the prediction", ylabel="predictions", ylim=(0, 1.25 * counts.max()))
+    lower.yaxis.get_major_locator().set_params(integer=True)
     return _save(figure, path)
 
 

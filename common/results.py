@@ -20,11 +20,16 @@ from pathlib import Path
 
 from common.adapters import ADAPTER_DIRECTORY, has_ranks_to_prune, mark_kept_ranks, merge_adapter, put_adapter
 from common.console import say
+from common.errors import UserError
+from common.intervals import format_interval
 from common.model_card import write_model_card
 from common.models import choose_frozen_dtype, load_weights
-from common.plots import plot_bars, plot_confusions, plot_learning_curve
+from common.overview import count_parameters
+from common.plots import name_plot, plot_learning_curve, plot_outcome
 from common.report import write_report
 from common.sharding import whole_state_dict
+from common.slices import add_intervals, report_slices
+from common.upload import upload_result
 
 import torch
 import transformers
@@ -41,9 +46,13 @@ class Outcome:
     task: str  # the Hub's name of the task, as in pipeline()
     headline: list[str]  # the scores that are shown first
     facts: dict = field(default_factory=dict)  # what prediction must know: labels, lengths, prefixes, ...
-    metrics: dict[str, float] = field(default_factory=dict)  # validation_<name>, test_<name>
+    metrics: dict = field(
+        default_factory=dict
+    )  # validation_<name>, test_<name>; <split>_intervals: name -> [low, high]
     bars: dict[str, dict[str, float]] = field(default_factory=dict)  # a bar chart for each title: label -> value
     slices: dict[str, dict[str, float]] = field(default_factory=dict)  # likewise, drawn in the order given
+    spreads: dict[str, list[float]] = field(default_factory=dict)  # a histogram for each title: the score of each row
+    reliabilities: dict[str, tuple] = field(default_factory=dict)  # for each title: probabilities, which are right
     tables: dict[str, list[dict]] = field(default_factory=dict)  # a table for each title: its rows
     matrices: dict[str, tuple] = field(default_factory=dict)  # for each title: labels, counts (gold down)
 
@@ -60,6 +69,10 @@ class Outcome:
         """Keep how many rows of each label (down) were given each label (across)."""
         self.metrics[f"{split}_confusion_matrix"] = counts
         self.matrices[f"{split} confusion matrix"] = (label_names, counts)
+
+    def list_intervals(self, split: str) -> dict[str, list[float]]:
+        """[low, high] of those headline scores of a split that have an interval."""
+        return self.metrics.get(f"{split}_intervals", {})
 
     def list_headline_scores(self, source: str = "") -> dict[str, dict[str, float]]:
         """The headline scores by split, splits without scores left out; those of the `source` baseline_ on request."""
@@ -91,33 +104,38 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
         "dataset": data_args.dataset_name or data_args.train_file or data_args.test_file,
         "language": data_args.language,
         "seed": args.seed,
+        **(_measure_training(trainer) if args.do_train else {}),
         "command": " ".join(["accelerate", "launch", *sys.argv]),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
     }
     write_json(output_dir / RECIPE_FILE, recipe)
+    for split in outcome.list_headline_scores():
+        rows = read_predictions(output_dir, split)
+        add_intervals(outcome, split, recipe, rows)
+        report_slices(outcome, split, recipe, rows)
     plots = []
     if args.do_train:
         write_history(output_dir / "history.csv", trainer.state.log_history)
-        path = _name_plot(output_dir, "learning curve")
+        path = name_plot(output_dir / "plots", "learning curve")
         plots += plot_learning_curve(trainer.state.log_history, path, outcome.headline)
-    for title, values in outcome.bars.items():
-        plots += plot_bars(title, values, _name_plot(output_dir, title))
-    for title, values in outcome.slices.items():
-        plots += plot_bars(title, values, _name_plot(output_dir, title), in_order=True)
-    for title, (labels, counts) in outcome.matrices.items():
-        plots += plot_confusions(title, labels, counts, _name_plot(output_dir, title))
+    plots += plot_outcome(outcome, output_dir / "plots")
     write_report(output_dir / "report.html", outcome, recipe, plots, args)
     if args.do_train:
-        write_model_card(output_dir, outcome, recipe, args)
+        write_model_card(output_dir, outcome, recipe, model_args, args, trainer.hub_model_id)
     write_json(output_dir / METRICS_FILE, outcome.metrics)
     say_scores(output_dir, outcome)
     if trainer.tracked_run is not None:
         trainer.tracked_run.finish(args, outcome)
+    if args.push_to_hub:
+        upload_result(output_dir, trainer.hub_model_id, args.hub_revision)
 
 
-def _name_plot(output_dir: Path, title: str) -> Path:
-    return output_dir / "plots" / f"{title.lower().replace(' ', '_')}.png"
+def _measure_training(trainer) -> dict:
+    """How many weights were trained of how many, and the seconds that it took, after a resume those since then."""
+    trained, total = (sum(numbers) for numbers in zip(*count_parameters(trainer.model).values(), strict=True))
+    seconds = [entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry]
+    return {"parameters": {"trained": trained, "total": total}, "train_seconds": seconds[-1] if seconds else None}
 
 
 def save_model(trainer, model_args) -> None:
@@ -180,6 +198,30 @@ def save_predictions(training_args, split: str, rows: Iterable[dict]) -> None:
         write_text(Path(training_args.output_dir) / f"predictions_{split}.jsonl", "".join(lines))
 
 
+def read_predictions(output_dir: Path, split: str) -> list[dict]:
+    """The rows of `predictions_<split>.jsonl`."""
+    with (output_dir / f"predictions_{split}.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def read_result(output_dir: Path) -> tuple[dict, dict]:
+    """What `recipe.json` and `metrics.json` of a finished run say; a UserError where there is none."""
+    if not output_dir.is_dir():
+        what = "a file, not a directory" if output_dir.exists() else "no such directory"
+        raise UserError(f"{output_dir}: {what}; give the output_dir of a finished run.")
+    if not (output_dir / METRICS_FILE).is_file() or not (output_dir / RECIPE_FILE).is_file():
+        if (output_dir / CONFIG_FILE).is_file():
+            raise UserError(f"{output_dir}: the run is not finished; the command that began it goes on with it.")
+        raise UserError(f"{output_dir}: not a result directory; give the output_dir of a finished run.")
+    try:
+        recipe, metrics = read_json(output_dir / RECIPE_FILE), read_json(output_dir / METRICS_FILE)
+    except ValueError as error:
+        raise UserError(f"{output_dir}: {RECIPE_FILE} or {METRICS_FILE} is damaged: {error}.") from error
+    if not isinstance(recipe, dict) or not isinstance(metrics, dict) or not {"task", "headline"} <= recipe.keys():
+        raise UserError(f"{output_dir}: its {RECIPE_FILE} is not from a run of these recipes.")
+    return recipe, metrics
+
+
 def write_history(path: Path, log_history: list[dict]) -> None:
     """Everything that was logged while training, a line a step, as a table."""
     names = sorted({name for entry in log_history for name in entry} - {"step", "epoch"})
@@ -196,8 +238,10 @@ def say_scores(output_dir: Path, outcome: Outcome) -> None:
     baselines = outcome.list_headline_scores("baseline_")
     for split, scores in outcome.list_headline_scores().items():
         for title, values in ((split, scores), ("  baseline", baselines.get(split, {}))):
+            intervals = outcome.list_intervals(split) if values is scores else {}
             if values:
-                say(f"{title:<12} " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+                said = (f"{name} {value:.4f}{format_interval(intervals.get(name))}" for name, value in values.items())
+                say(f"{title:<12} " + "  ".join(said))
     say(f"results      {output_dir}")
     say(f"report       {output_dir / 'report.html'}")
     for path in sorted(output_dir.glob("predictions_*.jsonl")):

@@ -1,5 +1,6 @@
 """Tagged sentences put together from the predictions for their windows, and what is written and shown of them."""
 
+from common.lines import shorten
 from common.losses import IGNORED, CrossEntropy
 from common.tagging import find_entities, join_words, repair_iob2
 
@@ -75,6 +76,24 @@ def list_mistakes(rows: list[dict], most: int = 20) -> list[dict]:
     return sorted(mistakes, key=lambda mistake: -mistake["wrong"])[:most]
 
 
+def list_suspects(rows: list[dict], most: int = 20) -> list[dict]:
+    """The entities that are not among the gold ones, the most probable first: some of the gold tags may be wrong."""
+    suspects = []
+    for row in rows:
+        gold = find_entities(row["tags"]) if "tags" in row else None
+        for found in row["entities"] if gold is not None else []:
+            start, end = found["start"], found["end"]
+            if (found["type"], start, end) not in gold:
+                there = [e for e in gold if e.start < end and start < e.end]
+                tagged = ", ".join(f"{join_words(row['tokens'][e.start : e.end])} ({e.type})" for e in there)
+                text = f"{found['text']} ({found['type']})"
+                suspects.append(
+                    {"score": found["score"], "found": text, "tagged": tagged or "(none)",
+                     "text": shorten(join_words(row["tokens"]))}
+                )  # fmt: skip
+    return sorted(suspects, key=lambda suspect: -suspect["score"])[:most]
+
+
 def list_type_scores(metrics: dict[str, float], prefix: str) -> list[dict]:
     """A row for each entity type that the metrics name, for the report."""
     types = [name.removeprefix(f"{prefix}_support_") for name in metrics if name.startswith(f"{prefix}_support_")]
@@ -85,11 +104,12 @@ def list_type_scores(metrics: dict[str, float], prefix: str) -> list[dict]:
 
 
 def report_entities(outcome, split: str, rows: list[dict]) -> None:
-    """Put the scores by entity type and the sentences with the most mistakes into the report."""
+    """Put scores by entity type, the sentences with the most mistakes and suspected label errors into the report."""
     types = list_type_scores(outcome.metrics, split)
     outcome.bars[f"{split} F1 by entity type"] = {row["type"]: row["f1"] for row in types}
     outcome.tables[f"{split}: entity types"] = types
     outcome.tables[f"{split}: sentences with the most mistakes"] = list_mistakes(rows)
+    outcome.tables[f"{split}: suspected label errors (surest entities that are tagged otherwise)"] = list_suspects(rows)
 
 
 def show_window(row: dict[str, list], tokenizer, label_names: list[str]) -> str:

@@ -14,6 +14,7 @@ from common.optimization import decays_by_layer, forget_overrides, group_by_rate
 from common.sampling import BalancedSampler, LengthGroupedSampler
 from common.sharding import divide_untrained_model, prepare_for_generation
 from common.tracking import place_trackers
+from common.upload import create_repository
 
 import torch
 import transformers
@@ -100,6 +101,15 @@ class RecipeTrainer:
 
     def _get_eval_sampler(self, eval_dataset):
         return torch.utils.data.SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
+
+    def init_hf_repo(self, token=None, private=None):
+        if self.is_world_process_zero():
+            self.hub_model_id = create_repository(self.args)
+        self.push_in_progress = None
+
+    def push_to_hub(self, *args, **kwargs):
+        # Called by save_model, before card and scores are there: what is whole is uploaded by finish_run.
+        pass
 
     def evaluation_loop(self, *args, **kwargs):
         divide_untrained_model(self)

@@ -41,7 +41,7 @@ from transformers.trainer_utils import PredictionOutput
 NOT_PART_OF_A_RUN = {
     "output_dir", "resume_from_checkpoint", "dry_run", "report_to", "run_name", "disable_tqdm", "log_level",
     "log_level_replica", "preprocessing_num_workers", "dataloader_num_workers", "save_total_limit", "cache_dir",
-    "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
+    "license", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
     *(setting.name for setting in fields(TrackingArguments)),
 }  # fmt: skip
 
@@ -171,6 +171,7 @@ def _redirect_to_temporary_directory(training_args) -> None:
     training_args.temporary_directory = directory  # deleted with the arguments
     training_args.output_dir = directory.name
     training_args.report_to = []
+    training_args.push_to_hub = False
 
 
 def _check_output_dir(training_args) -> None:

@@ -130,6 +130,14 @@ def assert_result_is_complete(directory: Path, plots: list[str], others: tuple[s
     assert sorted(path.name for path in (directory / "plots").iterdir()) == plots
     for path in (directory / "plots").iterdir():
         assert len({tuple(pixel) for pixel in image.imread(path).reshape(-1, 4)[::50]}) > 3, f"{path} is blank"
+    report = (directory / "report.html").read_text(encoding="utf-8")
+    recipe, metrics = (json.loads((directory / name).read_text()) for name in ("recipe.json", "metrics.json"))
+    assert 0 < recipe["parameters"]["trained"] <= recipe["parameters"]["total"] and recipe["train_seconds"] > 0
+    for split in ("validation", "test"):
+        # A score has one only where the rows of the file give the very score; that of perplexity is made of losses.
+        assert [*metrics[f"{split}_intervals"]] == [name for name in recipe["headline"] if name != "perplexity"]
+        for name, (low, high) in metrics[f"{split}_intervals"].items():
+            assert low <= metrics[f"{split}_{name}"] <= high and f"[{low:.4f}, {high:.4f}]" in report
 
 
 def assert_refused(run: subprocess.CompletedProcess, message: str, output: Path) -> None:

@@ -39,7 +39,7 @@ class Replies(evaluate.Metric):
 
     def _compute(self, predictions, references):
         predictions, references = list(predictions), list(references)
-        bleu = BLEU(tokenize=self.choose_tokenizer(references)).corpus_score(predictions, [references])
+        bleu = self.make_bleu(references).corpus_score(predictions, [references])
         rouge = self.rouge.compute(predictions=predictions, references=references)
         matches = [match_exactly(*pair) for pair in zip(predictions, references, strict=True)]
         return {
@@ -50,6 +50,10 @@ class Replies(evaluate.Metric):
             "distinct_1": measure_distinct(predictions, 1),
             "distinct_2": measure_distinct(predictions, 2),
         }
+
+    def make_bleu(self, references: Sequence[str]) -> BLEU:
+        """sacrebleu's scorer for these true replies."""
+        return BLEU(tokenize=self.choose_tokenizer(references))
 
     def choose_tokenizer(self, texts: Sequence[str]) -> str:
         """sacrebleu's tokenizer for the language, or for these texts where none is given."""

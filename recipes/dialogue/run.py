@@ -178,7 +178,7 @@ def main(model_args, data_args, dialogue_args, generation_args, training_args) -
             save_predictions(training_args, split, gather_replies(listed, rows[split]))
             outcome.add_scores(split, score(generated, features[split], rows[split]))
             outcome.tables[f"{split}: sample replies"] = sample_replies(listed, rows[split])
-            report_generated(outcome, split, listed, "prompt", "rougeL")
+            report_generated(outcome, split, listed, "rougeL")
     outcome.facts = {"recipe": "dialogue", **asdict(dialogue_args), **asdict(generation_args)}
     outcome.facts |= {"template": template, "end_of_turn": end_of_turn}
     outcome.facts |= {"max_seq_length": max_seq_length, "max_new_tokens": max_new_tokens}

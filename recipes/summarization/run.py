@@ -166,7 +166,7 @@ def main(model_args, data_args, summarization_args, generation_args, training_ar
             save_predictions(training_args, split, rows)
             outcome.add_scores(split, score(generated, features[split], splits[split]))
             outcome.add_baseline(split, score_lead_baseline(splits[split], summarization_args.lead_sentences, metric))
-            report_generated(outcome, split, rows, "document", "rougeL")
+            report_generated(outcome, split, rows, "rougeL")
     outcome.facts = {"recipe": "summarization", **asdict(summarization_args), **asdict(generation_args)}
     outcome.facts |= {"source_prefix": prefix, "lang": lang, "long_text": keep}
     outcome.facts |= {"max_source_length": max_source_length, "max_target_length": max_target_length}

@@ -171,7 +171,7 @@ def main(model_args, data_args, translation_args, generation_args, training_args
             rows = list_generated(texts, splits[split], "source", "target", row_scores)
             save_predictions(training_args, split, rows)
             outcome.add_scores(split, score(generated, features[split], splits[split]))
-            report_generated(outcome, split, rows, "source", "chrf")
+            report_generated(outcome, split, rows, "chrf")
     outcome.facts = {"recipe": "translation", **asdict(translation_args), **asdict(generation_args)}
     outcome.facts |= {"source_lang": source_lang, "target_lang": target_lang, "source_prefix": prefix}
     outcome.facts |= {"max_source_length": max_source_length, "max_target_length": max_target_length}

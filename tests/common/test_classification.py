@@ -7,6 +7,7 @@ from common.classification import (
     list_class_scores,
     list_labels,
     list_mistakes,
+    list_reliabilities,
     make_labels,
     pool_windows,
     score_rows,
@@ -209,3 +210,14 @@ def test_twenty_mistakes_are_listed_and_long_texts_are_cut():
     assert mistakes[0]["text"] == "x" * 300 + " ..."
     assert list_mistakes([rows[0] | {"text": "short"}])[0]["text"] == "short / y"
     assert list_mistakes([]) == []
+
+
+def test_reliability_is_of_the_labels_given_or_of_all_pairs_of_row_and_label():
+    logits = make_logits((0.7, 0.2, 0.1), (0.3, 0.3, 0.4), (0.1, 0.8, 0.1))
+    rows = list_labels(logits, make_rows([0], [1], None), NAMES, ONE_CLASS)
+    assert list_reliabilities(rows, NAMES) == ([0.7, 0.4], [True, False])
+    logits = make_logits((0.9, 0.2, 0.6), is_multi_label=True)
+    rows = list_labels(logits, make_rows([0, 1]), NAMES, SEVERAL)
+    assert list_reliabilities(rows, NAMES) == ([0.9, 0.6, 0.2], [True, False, True])
+    assert list_reliabilities(rows, [str(n) for n in range(11)]) == ([], []), "a row names the ten best only"
+    assert list_reliabilities([], NAMES) == ([], [])

@@ -2,7 +2,18 @@ import warnings
 from pathlib import Path
 
 import common.plots
-from common.plots import BLUE, GREEN, ORANGE, plot_bars, plot_confusions, plot_learning_curve
+from common.plots import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    plot_bars,
+    plot_confusions,
+    plot_learning_curve,
+    plot_outcome,
+    plot_reliability,
+    plot_spread,
+)
+from common.results import Outcome
 
 import matplotlib.image
 import matplotlib.pyplot as plt
@@ -207,7 +218,71 @@ def test_a_label_without_rows_is_drawn_and_divides_by_nothing(tmp_path):
     assert len(find_shades(read_picture(path))) > 1
 
 
+# Spread and reliability
+
+
+def find_color(picture: np.ndarray, color: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels of a color, as shares of height and width."""
+    rows, columns = np.nonzero((picture == [int(color[start : start + 2], 16) for start in (1, 3, 5)]).all(-1))
+    return rows / picture.shape[0], columns / picture.shape[1]
+
+
+def test_a_spread_has_a_bar_where_there_are_rows_and_a_line_at_the_mean(tmp_path):
+    path = tmp_path / "plots" / "spread.png"
+    assert plot_spread("chrf of single texts", [0.0] * 30 + [100.0] * 10, path) == [path]
+    picture = read_picture(path)
+    tops, columns = find_color(picture, BLUE)
+    left, right = tops[columns < 0.4].min(), tops[columns > 0.6].min()
+    assert left < right, "three times as many rows on the left"
+    assert not np.any((columns > 0.3) & (columns < 0.85))
+    middle = find_color(picture, ORANGE)[1]
+    middle = np.median(middle[middle < 0.6])  # but for the legend
+    assert middle == pytest.approx(columns.min() + 0.25 * (columns.max() - columns.min()), abs=0.02)
+
+
+def test_shares_and_percentages_are_spread_alike_and_nothing_gives_no_picture(tmp_path):
+    shares, percentages = (
+        find_color(read_picture(plot_spread("s", [0.5 * whole, whole], tmp_path / f"{whole}.png")[0]), BLUE)[1]
+        for whole in (1, 100)
+    )
+    assert shares.max() == pytest.approx(percentages.max(), abs=0.03)
+    assert plot_spread("nothing", [], tmp_path / "plots" / "a.png") == []
+    assert plot_reliability("nothing", [], [], tmp_path / "plots" / "a.png") == []
+    assert not (tmp_path / "plots").exists()
+
+
+def test_reliability_has_a_point_where_the_probability_is_and_a_bar_below(tmp_path):
+    """Predictions of 0.95 that are right four times in five, and of 0.55 that never are."""
+    path = tmp_path / "plots" / "reliability.png"
+    values = [0.95] * 10 + [0.55] * 5, [True] * 8 + [False] * 7
+    assert plot_reliability("test", *values, path) == [path]
+    rows, columns = find_color(read_picture(path), BLUE)
+    lower = rows > 0.68
+    # The axis is 1 wide; the last bar ends where it does.
+    left, right = 0.19, columns[lower].max()
+    places = left + (right - left) * np.array([0.5, 0.6, 0.9])
+    bars = np.unique(columns[lower].round(2))
+    assert all(places[0] - 0.05 < bar < places[1] + 0.05 or bar > places[2] - 0.05 for bar in bars)
+    high = rows[~lower & (columns > places[2])]
+    assert 0.1 < np.median(high) < 0.3, "0.8 of the height"
+    assert np.any(np.abs(rows[~lower & (columns < places[2])] - 0.65) < 0.05), "on the ground, and not cut off"
+
+
+def test_every_picture_of_an_outcome_has_a_file_of_its_title(tmp_path):
+    outcome = Outcome("text-classification", ["accuracy"])
+    outcome.bars["test F1 by class"] = {"a": 0.5}
+    outcome.slices["test F1 by length"] = {"1-4 characters": 0.5}
+    outcome.spreads["test chrf of single texts"] = [1.0, 50.0]
+    outcome.reliabilities["test reliability"] = ([0.9], [True])
+    outcome.add_confusions("test", ["a", "b"], [[1, 0], [0, 1]])
+    names = ["f1_by_class", "f1_by_length", "chrf_of_single_texts", "reliability", "confusion_matrix"]
+    assert plot_outcome(outcome, tmp_path) == [tmp_path / f"test_{name}.png" for name in names]
+    assert all(len(find_shades(read_picture(tmp_path / f"test_{name}.png"))) > 1 for name in names)
+
+
 def test_no_figure_stays_open(tmp_path):
+    plot_spread("s", [0.5], tmp_path / "e.png")
+    plot_reliability("r", [0.5], [True], tmp_path / "f.png")
     plot_learning_curve(TRAINING + EVALUATIONS, tmp_path / "a.png")
     plot_confusions("test", ["a", "b"], [[1, 0], [0, 1]], tmp_path / "c.png")
     plot_confusions("test", ["a"] * 31, np.eye(31).tolist(), tmp_path / "d.png")

@@ -1,5 +1,12 @@
 from common.losses import CrossEntropy
-from common.sentences import list_mistakes, list_predictions, list_type_scores, reduce_logits, tag_sentences
+from common.sentences import (
+    list_mistakes,
+    list_predictions,
+    list_suspects,
+    list_type_scores,
+    reduce_logits,
+    tag_sentences,
+)
 
 import numpy as np
 import pytest
@@ -130,6 +137,27 @@ def test_mistakes_are_sorted_by_how_many_entities_are_wrong():
 def test_an_entity_of_the_wrong_type_is_missed_and_invented():
     (mistake,) = list_mistakes([make_row("北 京 。", "B-LOC I-LOC O", "B-PER I-PER O")])
     assert mistake == {"wrong": 2, "text": "北京。", "missed": "北京 (LOC)", "invented": "北京 (PER)"}
+
+
+def test_sure_entities_that_are_tagged_otherwise_are_suspects():
+    """The probable ones first; what is tagged at their words is named, what is tagged beside them is not."""
+    rows = [
+        make_row("Ada saw Paris", "B-PER O B-LOC", "B-PER O B-LOC"),
+        make_row("New York saw it", "B-LOC I-LOC O O", "O B-LOC O O"),
+        make_row("saw Ada", None, "O B-PER"),  # nobody knows
+        make_row("we met Ada", "B-PER O O", "B-PER O B-PER"),
+    ]
+    for row, scores in zip(rows, ([0.9, 0.9], [0.6], [0.99], [0.97, 0.8]), strict=True):
+        words = [place for place, tag in enumerate(row["predicted_tags"]) if tag != "O"]
+        row["entities"] = [
+            {"type": row["predicted_tags"][place][2:], "start": place, "end": place + 1, "text": row["tokens"][place],
+             "score": score} for place, score in zip(words, scores, strict=True)
+        ]  # fmt: skip
+    assert list_suspects(rows) == [
+        {"score": 0.8, "found": "Ada (PER)", "tagged": "(none)", "text": "we met Ada"},
+        {"score": 0.6, "found": "York (LOC)", "tagged": "New York (LOC)", "text": "New York saw it"},
+    ]
+    assert list_suspects(rows, most=1) == list_suspects(rows)[:1]
 
 
 def test_no_more_mistakes_are_listed_than_asked_for():

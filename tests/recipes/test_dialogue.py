@@ -94,7 +94,8 @@ def result(dialogue_run):
 
 
 def test_the_result_directory_is_complete(result):
-    plots = [f"{split}_rougel_by_length_of_the_prompt.png" for split in ("test", "validation")]
+    kinds = ("by_length_of_the_prompt", "of_single_texts")
+    plots = [f"{split}_rougel_{kind}.png" for split in ("test", "validation") for kind in kinds]
     others = ("chat_template.jinja", "generation_config.json")
     assert_result_is_complete(result[0], sorted(["learning_curve.png", *plots]), others)
 

@@ -138,7 +138,9 @@ def test_the_result_directory_is_complete(result):
         [
             "learning_curve.png",
             "test_f1_by_entity_type.png",
+            "test_f1_by_length_of_the_sentence.png",
             "validation_f1_by_entity_type.png",
+            "validation_f1_by_length_of_the_sentence.png",
         ],
     )
 

@@ -131,7 +131,9 @@ def test_the_result_directory_is_complete(result):
         result[0],
         [
             "learning_curve.png",
+            "test_f1_by_length_of_the_question.png",
             "test_f1_by_question_word.png",
+            "validation_f1_by_length_of_the_question.png",
             "validation_f1_by_question_word.png",
         ],
     )

@@ -129,10 +129,14 @@ def test_the_result_directory_is_complete(result):
         result[0],
         [
             "learning_curve.png",
+            "test_accuracy_by_length_of_the_text.png",
             "test_confusion_matrix.png",
             "test_f1_by_class.png",
+            "test_reliability.png",
+            "validation_accuracy_by_length_of_the_text.png",
             "validation_confusion_matrix.png",
             "validation_f1_by_class.png",
+            "validation_reliability.png",
         ],
     )
 
@@ -204,7 +208,7 @@ def test_the_linear_baseline_is_printed_beside_the_result(result, capsys):
 def test_the_report_and_the_card_show_the_scores(result):
     directory, scores = result
     report = (directory / "report.html").read_text()
-    assert f"{scores['test_f1_macro']:.4f}" in report and report.count("data:image/png;base64,") == 5
+    assert f"{scores['test_f1_macro']:.4f}" in report and report.count("data:image/png;base64,") == 9
     card = (directory / "README.md").read_text()
     assert f"| f1_macro | {scores['test_f1_macro']:.4f} |" in card and 'pipeline("text-classification"' in card
 

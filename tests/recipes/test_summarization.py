@@ -90,7 +90,9 @@ def test_the_result_directory_is_complete(result):
         [
             "learning_curve.png",
             "test_rougel_by_length_of_the_document.png",
+            "test_rougel_of_single_texts.png",
             "validation_rougel_by_length_of_the_document.png",
+            "validation_rougel_of_single_texts.png",
         ],
         others=("generation_config.json",),
     )

@@ -92,7 +92,9 @@ def test_the_result_directory_is_complete(result):
         [
             "learning_curve.png",
             "test_chrf_by_length_of_the_source.png",
+            "test_chrf_of_single_texts.png",
             "validation_chrf_by_length_of_the_source.png",
+            "validation_chrf_of_single_texts.png",
         ],
         others=("generation_config.json",),
     )

@@ -1,0 +1,70 @@
+"""The result directory on the hub: the model with our card, and none of the user's rows."""
+
+import glob
+from pathlib import Path
+
+from common.adapters import ADAPTER_DIRECTORY
+from common.console import say
+from common.errors import UserError
+
+from httpx import HTTPError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+# They hold the rows that were predicted, gold answers included.
+PRIVATE = ("predictions_*.jsonl", "report.html")
+FOLDERS = (ADAPTER_DIRECTORY, "plots")  # of others, as checkpoints and what trackers write, nothing is uploaded
+FAILURES = (OSError, HTTPError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled)
+
+
+def list_public_files(output_dir: Path) -> list[str]:
+    """The files of a result directory that are uploaded, by their paths in it."""
+    hidden = {path for pattern in PRIVATE for path in output_dir.glob(pattern)}
+    files = [path for path in output_dir.iterdir() if path.is_file() and path not in hidden]
+    files += [path for folder in FOLDERS for path in (output_dir / folder).rglob("*") if path.is_file()]
+    files = [path for path in files if path != output_dir / ADAPTER_DIRECTORY / "README.md"]  # PEFT's, all placeholders
+    names = [path.relative_to(output_dir).as_posix() for path in files]
+    return sorted(name for name in names if name[0] not in "._" and not name.endswith(".tmp"))
+
+
+def create_repository(training_args) -> str:
+    """The id of the repository for the result, made if need be; done before a training that would be for nothing."""
+    if not training_args.do_train:
+        raise UserError("push_to_hub uploads a model, but none is trained: set do_train, or leave out push_to_hub.")
+    if training_args.hub_strategy != "end":
+        raise UserError(
+            f"hub_strategy {training_args.hub_strategy} would upload what is not finished, and rows of the data: leave "
+            "it out, and the result is uploaded at the end."
+        )
+    name = training_args.hub_model_id or Path(training_args.output_dir).absolute().name
+    try:
+        return HfApi().create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
+    except FAILURES as error:
+        raise UserError(
+            f"push_to_hub: there is no repository {name} on the hub for us ({_shorten(error)}). Log in (hf auth login, "
+            "or HF_TOKEN), or leave out push_to_hub."
+        ) from error
+
+
+def upload_result(output_dir: Path, repository: str, revision: str | None) -> None:
+    """Upload what may be seen of a finished result directory, and say what stays here."""
+    names = list_public_files(output_dir)
+    try:
+        HfApi().upload_folder(
+            repo_id=repository,
+            folder_path=output_dir,
+            allow_patterns=[glob.escape(name) for name in names],
+            commit_message="Result of a run",
+            revision=revision,
+        )
+    except FAILURES as error:
+        kept = " ".join(f"--exclude '{pattern}'" for pattern in (*PRIVATE, "checkpoint-*"))
+        raise UserError(
+            f"The result is in {output_dir}, but was not uploaded ({_shorten(error)}). To do it by hand: "
+            f"hf upload {repository} {output_dir} {kept}"
+        ) from error
+    say(f"uploaded     {repository}: {len(names)} files; {' and '.join(PRIVATE)} stay here")
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
