@@ -128,7 +128,7 @@ def write_model_card(output_dir: Path, outcome, recipe: dict, training_args) -> 
 {usage.format(**places)}
 ```
 
-Whole files, and long texts, as in the evaluation: `python -m common.predict {output_dir} rows.jsonl` of the Trainer Recipes.
+Whole files and long texts, as in the evaluation: `python -m common.predict {output_dir} rows.jsonl` (Trainer Recipes).
 
 ## Training
 
