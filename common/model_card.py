@@ -133,7 +133,7 @@ The intervals are of 95 %, by the bootstrap over the {"dialogues" if outcome.tas
 {usage.format(**places)}
 ```
 
-Whole files, and long texts, as in the evaluation: `python -m common.predict {output_dir} rows.jsonl` of the Trainer Recipes.
+Whole files and long texts, as in the evaluation: `python -m common.predict {output_dir} rows.jsonl` (Trainer Recipes).
 
 ## Training
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from common.console import say
 from common.errors import UserError, install_error_hook
 from common.files import READERS
-from common.inputs import TEXT_SUFFIX, InputFile, check_inputs, open_file, read_inputs
+from common.inputs import TEXT_SUFFIX, Fault, InputFile, check_inputs, open_file, read_inputs
+from common.json_rows import parse_line
 from common.prediction import BATCH_SIZE, Predictor, load_task
 from common.results import write_lines
 
@@ -41,7 +42,7 @@ def main() -> None:
         set_context(task, args.context)
     is_text = args.input is not None and not names_file(args.input)
     with tempfile.TemporaryDirectory(prefix="predict-") as folder:
-        items = [("input", args.input)] if is_text else open_input(args.input, Path(folder))
+        items = [("input", parse_text(args.input))] if is_text else open_input(args.input, Path(folder))
         if output is not None and not is_text and output.resolve() == items.path.resolve():
             raise UserError(f"{output}: it is the file that is read; give another --output.")
         number = check_inputs(items, task, args.on_error)
@@ -70,14 +71,15 @@ def parse_command_line() -> argparse.Namespace:
         description="Predict new rows with the model of a result directory, for all six tasks.",
         epilog="Labels in the rows are not looked at: to score a labelled file, run the recipe with --do_predict. To "
         "talk with a model, turn by turn: python -m common.chat.",
+        allow_abbrev=False,
     )
     parser.add_argument("directory", help="the output_dir of a finished run")
     parser.add_argument(
         "input",
         nargs="?",
         help=f"a file ({', '.join([*READERS, TEXT_SUFFIX])}) or a text: what is to be tagged, classified, translated "
-        "or summarized, a question (with --context), what the user says, or a JSON list of messages. Default: the "
-        "lines of standard input, each a JSON object or a text.",
+        "or summarized, a question (with --context), what the user says, a JSON list of messages, or a row as a JSON "
+        "object. Default: the lines of standard input, each a JSON object or a text.",
     )
     parser.add_argument("--context", help="question answering: the text, or the file with it, that questions are about")
     parser.add_argument("--output", help="the file to write, as JSON lines; - is standard output (default)")
@@ -112,6 +114,14 @@ def names_file(text: str) -> bool:
     except (OSError, ValueError, RuntimeError):  # too long for a name, for one
         return False
     return len(text.split()) == 1 and Path(text).suffix.lower() in (*READERS, TEXT_SUFFIX)
+
+
+def parse_text(text: str) -> dict | str | Fault:
+    """The text or, where it is a JSON object, the row that it stands for."""
+    if not text.lstrip().startswith("{"):
+        return text
+    row, fault = parse_line(text)
+    return row if fault is None else Fault("input", fault.text)
 
 
 def open_input(name: str | None, folder: Path) -> InputFile:

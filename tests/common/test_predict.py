@@ -1,5 +1,6 @@
 """python -m common.predict, as people use it: files, texts and lines in, JSON lines out, or one message."""
 
+import io
 import json
 import subprocess
 import sys
@@ -32,18 +33,11 @@ def classifier(encoder, tmp_path_factory) -> Path:
 def answerer(encoder, tmp_path_factory) -> Path:
     """The result directory of a short run on questions."""
     directory = tmp_path_factory.mktemp("predict") / "result"
-    train = ROOT / "recipes" / "qa" / "sample" / "train.jsonl"
-    flags = (
-        "--model_name_or_path",
-        encoder,
-        "--train_file",
-        train,
-        "--output_dir",
-        directory,
-        "--max_train_samples",
-        40,
-    )
-    run_in_process(qa, qa.QaArguments, *FLAGS, *flags)
+    run_in_process(
+        qa, qa.QaArguments, *FLAGS, "--model_name_or_path", encoder, "--train_file",
+        ROOT / "recipes" / "qa" / "sample" / "train.jsonl", "--max_train_samples", "40", "--max_seq_length", "64",
+        "--doc_stride", "16", "--output_dir", directory,
+    )  # fmt: skip
     return directory
 
 
@@ -54,10 +48,11 @@ def start(directory: Path, *words: object, input: str | None = None) -> subproce
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """What the program writes, run in this process."""
+    """What the program writes to standard output, run in this process with these bytes as standard input."""
 
-    def predict(*words: object) -> str:
+    def predict(*words: object, input: bytes = b"") -> str:
         monkeypatch.setattr(sys, "argv", ["predict", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input)))
         program.main()
         return capsys.readouterr().out
 
@@ -68,38 +63,33 @@ def parse(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_file_of_rows_becomes_a_file_of_predictions(classifier, tmp_path):
-    found = start(classifier, SAMPLE / "unlabelled.jsonl", "--output", tmp_path / "new" / "rows.jsonl")
-    assert (found.returncode, found.stdout, found.stderr) == (
-        0,
-        f"predictions  {tmp_path / 'new' / 'rows.jsonl'}\n",
-        "",
-    )
-    rows, expected = read_jsonl(tmp_path / "new" / "rows.jsonl"), read_jsonl(classifier / "predictions_test.jsonl")
+def test_a_file_of_rows_becomes_a_file_of_predictions(classifier, run, tmp_path):
+    output = tmp_path / "new" / "rows.jsonl"
+    assert run(classifier, SAMPLE / "unlabelled.jsonl", "--output", output) == f"predictions  {output}\n"
+    rows, expected = read_jsonl(output), read_jsonl(classifier / "predictions_test.jsonl")
     assert [(row["id"], row["text"], row["predicted_label"]) for row in rows] == [
         (row["id"], row["text"], row["predicted_label"]) for row in expected
     ]
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["rows.jsonl"]
+    assert [path.name for path in output.parent.iterdir()] == ["rows.jsonl"]
 
 
-def test_lines_of_standard_input_become_lines_of_standard_output(classifier, tmp_path):
+def test_lines_of_standard_input_become_lines_of_standard_output(classifier, run):
     texts = [row["text"] for row in read_jsonl(SAMPLE / "unlabelled.jsonl")]
-    found = start(classifier, "--batch_size", 5, input="".join(f"{text}\n" for text in texts))
-    assert (found.returncode, found.stderr) == (0, "")
-    assert [row["text"] for row in parse(found.stdout)] == texts
-    (tmp_path / "result").symlink_to(classifier)
-    lines = '{"text": "good", "id": "x", "label": "bad"}\n\n{"sentence": "never again"}\n'
-    found = start(tmp_path / "result", "--output", "-", input=lines)
-    assert [(row["id"], row["text"], "label" in row) for row in parse(found.stdout)] == [
+    lines = "".join(f"{text}\n" for text in texts)
+    assert [row["text"] for row in parse(run(classifier, "--batch_size", 5, input=lines.encode()))] == texts
+    lines = b'{"text": "good", "id": "x", "label": "bad"}\n\n{"sentence": "never again"}\n'
+    rows = parse(run(classifier, "--output", "-", input=lines))
+    assert [(row["id"], row["text"], "label" in row) for row in rows] == [
         ("x", "good", False), ("1", "never again", False),
     ]  # fmt: skip
 
 
-def test_bad_rows_end_the_program_before_anything_is_written(classifier, tmp_path):
+def test_bad_rows_end_the_program_before_anything_is_written(classifier, run, tmp_path, monkeypatch):
     rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "good"}, {"text": ""}])
-    found = start(classifier, rows, "--output", tmp_path / "out.jsonl")
-    assert (found.returncode, found.stdout) == (1, "")
-    assert found.stderr == f"error: {rows}:2: text: it is empty; write a text\n"
+    monkeypatch.setattr(program, "Predictor", None)  # nor is a model loaded
+    with pytest.raises(UserError) as error:
+        run(classifier, rows, "--output", tmp_path / "out.jsonl")
+    assert str(error.value) == f"{rows}:2: text: it is empty; write a text"
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -108,7 +98,7 @@ def test_bad_rows_are_kept_in_their_places_and_the_exit_code_says_so(classifier)
     rows = parse(found.stdout)
     assert [row["id"] for row in rows] == ["0", "1", "9"] and list(rows[1]) == ["id", "error"]
     assert rows[1]["error"].startswith("stdin:2:") and "invalid JSON" in rows[1]["error"]
-    assert found.returncode == 3
+    assert found.returncode == program.SOME_FAILED == 3
     assert found.stderr == f"1 of 3 rows could not be predicted:\n{rows[1]['error']}\n"
 
 
@@ -126,6 +116,8 @@ def test_questions_are_answered_from_the_context_that_is_named(answerer, run, tm
     for context in ("Ada left Paris.\nBo stayed.", tmp_path / "about.txt"):
         row = json.loads(run(answerer, "Who left?", "--context", context))
         assert row["question"] == "Who left?" and row["predicted_answer"] in "Ada left Paris.\nBo stayed."
+    row = json.loads(run(answerer, '{"id": 3, "question": "Who left?", "context": "Ada left."}'))
+    assert row["id"] == "3" and row["predicted_answer"] in "Ada left."
     own = write_jsonl(tmp_path / "rows.jsonl", [{"question": "Who?", "context": "Cy."}, {"question": "Who?"}])
     first, second = parse(run(answerer, own, "--context", "Bo stayed."))
     assert first["predicted_answer"] in "Cy." and second["predicted_answer"] in "Bo stayed."
@@ -143,6 +135,7 @@ def test_what_cannot_be_meant_is_refused(classifier, run, tmp_path):
         (classifier, tmp_path): "a directory, not a file; name the files in it",
         (classifier, " "): "input: text: it is ' '; write a text",
         (classifier, "half \udc80"): "input: it holds half a character",
+        (classifier, '{"text": '): "input: invalid JSON",
         (tmp_path, "good"): "it has no recipe.json and metrics.json",
     }
     for words, message in refused.items():

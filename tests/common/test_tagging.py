@@ -1,5 +1,6 @@
 import random
 
+from common.data import RowError
 from common.errors import UserError
 from common.tagging import (
     Entity,
@@ -9,8 +10,10 @@ from common.tagging import (
     detect_scheme,
     find_entities,
     join_words,
+    read_words,
     repair_iob2,
     split_tag,
+    split_words,
 )
 
 import pytest
@@ -405,3 +408,26 @@ def test_named_tags_of_another_scheme_give_iob2_labels(named):
     """They name the numbers in the data; the rows are IOB2 by then, and a head must predict nothing else."""
     splits = make_splits(train=["O B-PER I-PER"])
     assert choose_tag_names(splits, named, None, True) == ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Ada lives in Paris.", ["Ada", "lives", "in", "Paris", "."]),
+        ("小林2024年住在New York，好。", [*"小林", "2024", *"年住在", "New", "York", *"，好。"]),
+        ('(Ada) said: "$9.05, AT&T!"', ["(", "Ada", ")", "said", ":", '"', "$", "9.05", ",", "AT&T", "!", '"']),
+        ("It's in the U.S. today", ["It's", "in", "the", "U.S.", "today"]),
+        (" \t\n", []),
+        ("\u200b", ["\u200b"]),
+    ],
+)
+def test_a_running_text_has_the_words_that_the_sample_would_have(text, words):
+    assert split_words(text) == words
+    assert "".join(split_words(text)) == "".join(text.split())  # nothing is lost
+
+
+def test_words_are_a_list_or_a_text_with_spaces():
+    assert read_words("Ada left .") == read_words(["Ada", "left", "."]) == ["Ada", "left", "."]
+    for value in ("", [], ["a", ""], ["a", None], 7):
+        with pytest.raises(RowError, match="tokens: a list of words is needed, none of them empty, not"):
+            read_words(value)
