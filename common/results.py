@@ -23,6 +23,7 @@ from common.console import say
 from common.model_card import write_model_card
 from common.models import choose_frozen_dtype, load_weights
 from common.plots import plot_bars, plot_confusions, plot_learning_curve
+from common.provenance import PACKAGES
 from common.report import write_report
 from common.sharding import whole_state_dict
 
@@ -31,7 +32,6 @@ import transformers
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 CONFIG_FILE, METRICS_FILE, RECIPE_FILE = "config.yaml", "metrics.json", "recipe.json"
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "peft", "tokenizers")
 
 
 @dataclass
