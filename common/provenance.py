@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "tokenizers")
+PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "peft", "tokenizers")
 
 
 def describe_environment(training_args) -> dict:

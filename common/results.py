@@ -26,6 +26,7 @@ from common.model_card import write_model_card
 from common.models import choose_frozen_dtype, load_weights
 from common.overview import count_parameters
 from common.plots import name_plot, plot_learning_curve, plot_outcome
+from common.provenance import PACKAGES
 from common.report import write_report
 from common.sharding import whole_state_dict
 from common.slices import add_intervals, report_slices
@@ -36,7 +37,6 @@ import transformers
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 CONFIG_FILE, METRICS_FILE, RECIPE_FILE = "config.yaml", "metrics.json", "recipe.json"
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "peft", "tokenizers")
 
 
 @dataclass

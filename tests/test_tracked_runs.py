@@ -15,6 +15,7 @@ from tests.offline_runs import find_runs, read_run
 import pytest
 import yaml
 from matplotlib import image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SECRETS = {"WANDB_API_KEY": "5ec2e7" * 6 + "abcd", "HF_TOKEN": "hf_" + "5ec2e7" * 5 + "abcd"}
 TEXTS = ["--max_source_length", "32", "--max_target_length", "16", "--num_beams", "1"]
@@ -130,7 +131,8 @@ def test_wandb_gets_settings_history_tables_pictures_and_scores(recipe, request,
 
 def test_a_stopped_run_goes_on_as_the_same_run(encoder, tmp_path):
     output = tmp_path / "stopped"
-    flags = list_flags("ner", encoder, output, "--max_steps", "12", "--save_steps", "50", "--eval_steps", "50")
+    flags = ["--max_steps", "12", "--save_steps", "50", "--eval_steps", "50", "--report_to", "wandb", "tensorboard"]
+    flags = list_flags("ner", encoder, output, *flags)
     command = [sys.executable, "-u", str(ROOT / "recipes/ner/run.py"), *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
@@ -152,6 +154,8 @@ def test_a_stopped_run_goes_on_as_the_same_run(encoder, tmp_path):
     steps = [entry["train/global_step"] for part in (first, second) for entry in part.history]
     assert sorted(set(steps)) == list(range(1, 13)) and steps == sorted(steps)
     assert [entry["_step"] for entry in second.history] == [entry["train/global_step"] for entry in second.history]
+    board = EventAccumulator(str(output / "runs")).Reload()
+    assert [scalar.step for scalar in board.Scalars("train/loss")] == list(range(1, 13))
 
 
 def test_without_a_key_a_run_is_offline_and_a_broken_one_alerts_and_ends_as_failed(encoder, tmp_path):

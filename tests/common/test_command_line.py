@@ -512,7 +512,7 @@ def list_entries(text):
 
 def test_help_shows_the_task_first_and_the_common_training_arguments_last(capsys):
     groups = list_entries(read_output(capsys, "--help"))
-    assert list(groups) == ["Task", "Model", "Data", "Run", "Training", "Other"]
+    assert list(groups) == ["Task", "Model", "Data", "Run", "Tracking", "Training", "Other"]
     names = ["text_column", "note", "max_length", "scheme", "level", "words", "sizes", "label_weights"]
     assert groups["Task"] == names
     assert groups["Model"][0] == "model_name_or_path"
@@ -594,6 +594,7 @@ def test_print_config_holds_every_argument_before_anything_is_derived(capsys, wr
         "# Model",
         "# Data",
         "# Run",
+        "# Tracking",
         "# Training",
     ]
     written = yaml.safe_load(text)
