@@ -13,6 +13,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -83,16 +84,24 @@ class StopOnSignal(TrainerCallback):
 
 
 class RunLog(TrainerCallback):
-    """A line for each log and each evaluation, with the first scores only; a progress bar where there is a terminal."""
+    """A line for each log and each evaluation, with the first scores only; a progress bar where there is a terminal.
+
+    The bar shows the last loss and the best validation score so far: that of metric_for_best_model, else the first.
+    """
 
     SHOWN_SCORES = 5
 
     def __init__(self):
         self.bar = None
+        self.loss = self.best = None
+        self.best_name = ""
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero and not args.disable_tqdm and sys.stderr.isatty():
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, leave=False)
+        if state.best_metric is not None and args.metric_for_best_model:  # of a run that is resumed
+            self.best, self.best_name = state.best_metric, args.metric_for_best_model.removeprefix("eval_")
+            self._show_progress()
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.bar is not None:
@@ -103,18 +112,38 @@ class RunLog(TrainerCallback):
             return
         values = {"loss": "{:.4f}", "grad_norm": "{:.3f}", "learning_rate": "{:.2e}"}
         self._say(state, [f"{name} {form.format(logs[name])}" for name, form in values.items() if name in logs])
+        self.loss = logs["loss"]
+        self._show_progress()
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         if not state.is_world_process_zero:
             return
         scores = {name.removeprefix("eval_"): value for name, value in metrics.items() if isinstance(value, float)}
+        self._keep_best(args, scores)
         loss = [f"loss {scores.pop('loss'):.4f}"] if "loss" in scores else []
         shown = [f"{name} {value:.4f}" for name, value in list(scores.items())[: self.SHOWN_SCORES]]
         self._say(state, ["validation", *loss, *shown])
+        self._show_progress()
 
     def on_train_end(self, args, state, control, **kwargs):
         if self.bar is not None:
             self.bar.close()
+
+    def _keep_best(self, args, scores: dict[str, float]) -> None:
+        names = [name for name in scores if name not in ("loss", *TIMINGS)] or ["loss"]
+        name = (args.metric_for_best_model or names[0]).removeprefix("eval_")
+        if name not in scores:
+            return
+        is_greater_better = args.greater_is_better if args.metric_for_best_model else name not in ("loss", "perplexity")
+        choose = max if is_greater_better else min
+        self.best = scores[name] if self.best is None else choose(self.best, scores[name])
+        self.best_name = name
+
+    def _show_progress(self) -> None:
+        if self.bar is not None:
+            parts = [] if self.loss is None else [f"loss {self.loss:.4f}"]
+            parts += [] if self.best is None else [f"best {self.best_name} {self.best:.4f}"]
+            self.bar.set_postfix_str(", ".join(parts))
 
     def _say(self, state, values: list[str]) -> None:
         if self.bar is not None:

@@ -116,12 +116,14 @@ def draw_differences(recipe: dict, metrics: list[dict], split: str, differences:
     return draw_table(table)
 
 
-def say_changes(changes: list[dict], name: str, most: int) -> None:
-    """How many rows each run does better, and the greatest changes of each kind."""
+def say_changes(changes: list[dict], task: str, most: int) -> None:
+    """How many rows, of dialogues replies, each run does better, and the greatest changes of each kind."""
+    one, many = ("reply", "replies") if task == "text-generation" else ("row", "rows")
     for better, worse in ("AB", "BA"):
         kind = [row for row in changes if row[f"score_{better.lower()}"] > row[f"score_{worse.lower()}"]]
         shown = f", the first {most}" if most and len(kind) > most else ""
-        say(f"\n{better} has the higher {name} in {len(kind)} rows{shown}{':' if kind and most else ''}")
+        number = f"{len(kind)} {one if len(kind) == 1 else many}"
+        say(f"\n{better} has the higher {ROW_SCORES[task]} in {number}{shown}{':' if kind and most else ''}")
         for row in kind[:most]:
             place = f"row {row['row']}" + "".join(f", {part} {row[part]}" for part in ("id", "turn") if part in row)
             say(f"\n  {place}: {row['score_a']:g} -> {row['score_b']:g}")
@@ -175,7 +177,7 @@ def main() -> None:
     for name in SCORED_BY:
         if recipes[0].get(name) != recipes[1].get(name):
             say(f"Both are scored with {name} {recipes[0].get(name)}; B was with {recipes[1].get(name)}.")
-    say_changes(changes, ROW_SCORES[recipes[0]["task"]], flags.examples)
+    say_changes(changes, recipes[0]["task"], flags.examples)
     if flags.output is not None:
         write_text(flags.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in changes))
         say(f"\n{len(changes)} rows written to {flags.output}")

@@ -80,7 +80,7 @@ def compare_tallies(first: dict[str, Tally], second: dict[str, Tally]) -> dict[s
     outcomes are the first's or the second's by chance.
     """
     joined = [_join(tallies) for tallies in (first, second)]
-    drawn = np.vstack([np.hstack(parts) for parts in zip(*map(_draw_sums, joined), strict=True)])
+    drawn = np.vstack(list(_draw_sums(np.hstack(joined))))
     width = joined[0].shape[1]
     sums = [_split(part, first) for part in (drawn[:, :width], drawn[:, width:])]
     shuffled = [_split(part, first) for part in _shuffle_sums(*joined)]
@@ -91,7 +91,7 @@ def compare_tallies(first: dict[str, Tally], second: dict[str, Tally]) -> dict[s
         observed = abs(scores[1] - scores[0])
         # A sum in another order differs in the last digit.
         as_large = np.count_nonzero(np.abs(by_chance) >= observed - 1e-9 * max(observed, 1))
-        p_value = (as_large + 1) / (len(by_chance) + 1)
+        p_value = float(as_large + 1) / (len(by_chance) + 1)
         differences[name] = Difference(*scores, *_find_bounds(resampled), p_value)
     return differences
 
@@ -102,7 +102,8 @@ def _draw_sums(counts: np.ndarray) -> Iterator[np.ndarray]:
     generator = np.random.default_rng(SEED)
     for size in _cut(RESAMPLES, number):
         drawn = generator.integers(number, size=(size, number)) + number * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * number).reshape(size, number) @ counts
+        times = np.bincount(drawn.ravel(), minlength=size * number).reshape(size, number)
+        yield times.astype(np.float64) @ counts  # of whole numbers numpy has no fast product
 
 
 def _shuffle_sums(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +111,8 @@ def _shuffle_sums(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np
     change = second - first
     change = change[change.any(1)]  # of a row that is the same in both there is nothing to exchange
     generator = np.random.default_rng(SEED)
-    exchanged = [generator.integers(2, size=(size, len(change))) @ change for size in _cut(SHUFFLES, len(change))]
-    exchanged = np.vstack(exchanged)
+    parts = _cut(SHUFFLES, len(change))
+    exchanged = np.vstack([generator.integers(2, size=(size, len(change))).astype(float) @ change for size in parts])
     return first.sum(0) + exchanged, second.sum(0) - exchanged
 
 

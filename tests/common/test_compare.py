@@ -60,7 +60,7 @@ def test_the_difference_its_interval_and_the_changes_are_said(runs, monkeypatch,
         "loss", "1.5000", "1.0000", "-0.5000", "-", "-",
     ]  # fmt: skip
     assert f"A  {runs[0]} (m, seed 42)" in said and f"B  {runs[1]} (m, seed 7)" in said
-    assert "A has the higher accuracy in 1 rows:" in said
+    assert "A has the higher accuracy in 1 row:" in said
     assert "B has the higher accuracy in 3 rows, the first 2:" in said
     assert "row 16, id r15: 1 -> 0\n    text  文本 text 15\n    gold  bad\n    A     bad\n    B     good\n" in said
     written = read_jsonl(tmp_path / "changed.jsonl")
@@ -68,14 +68,17 @@ def test_the_difference_its_interval_and_the_changes_are_said(runs, monkeypatch,
     assert written[0].keys() == {"row", "id", "score_a", "score_b", "text", "gold", "predicted_a", "predicted_b"}
 
 
-def test_the_command_works_from_a_terminal_and_a_mistake_is_one_line(runs):
-    run = launch([sys.executable, "-m", "common.compare", str(runs[0]), str(runs[1]), "--examples", "0"])
-    assert run.returncode == 0 and "accuracy  0.7500  0.8750  +0.1250" in run.stdout and run.stderr == ""
-    assert "文本" not in run.stdout
+def test_a_mistake_is_one_line_at_the_terminal(runs):
     run = launch([sys.executable, "-m", "common.compare", str(runs[0]), str(runs[0] / "nothing")])
     assert run.returncode == 1 and run.stderr == (
         f"error: {runs[0]}/nothing: no such directory; give the output_dir of a finished run.\n"
     )
+
+
+def test_no_examples_are_shown_where_none_are_wanted(runs, monkeypatch, capsys):
+    compare(monkeypatch, *runs, "--examples", 0)
+    said = capsys.readouterr().out
+    assert "B has the higher accuracy in 3 rows\n" in said and "文本" not in said
 
 
 def test_replies_are_compared_by_dialogue(tmp_path, monkeypatch, capsys):
@@ -95,7 +98,7 @@ def test_replies_are_compared_by_dialogue(tmp_path, monkeypatch, capsys):
     compare(monkeypatch, *runs)
     said = capsys.readouterr().out
     assert "test: 2 dialogues, of which 1 have a gold answer" in said
-    assert "row 1, id d, turn 3: 100 -> 0" in said
+    assert "A has the higher rougeL in 1 reply:" in said and "row 1, id d, turn 3: 100 -> 0" in said
     assert any(line.startswith("rougeL  100.0000  66.6667") for line in said.splitlines())
 
 

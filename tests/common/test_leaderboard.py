@@ -117,11 +117,9 @@ def test_csv_has_every_number_and_markdown_is_a_table(tmp_path, monkeypatch, cap
     assert lines[2].count("|") == lines[3].count("|") == 9
 
 
-def test_the_command_works_from_a_terminal_and_nothing_to_show_is_an_error(tmp_path):
-    save_run(tmp_path / "a", 0.5)
-    run = launch([sys.executable, "-m", "common.leaderboard", str(tmp_path / "a")])
-    assert run.returncode == 0 and "0.5000" in run.stdout and run.stderr == ""
+def test_nothing_to_show_is_an_error_at_the_terminal(tmp_path):
     run = launch([sys.executable, "-m", "common.leaderboard", str(tmp_path)])
-    assert run.returncode == 1 and run.stderr.endswith(
+    assert run.returncode == 1 and run.stderr == (
+        f"skipped: {tmp_path}: not a result directory; give the output_dir of a finished run.\n"
         "error: no finished run among these directories: there is nothing to show.\n"
     )
