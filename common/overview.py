@@ -48,7 +48,7 @@ def _summarise(lengths: np.ndarray) -> str:
 def _describe_model(trainer) -> dict[str, str]:
     model, args = trainer.model, trainer.args
     counts = count_parameters(model)
-    trainable, total = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
+    trainable, total = sum_parameters(model)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad})
     computed = {"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32")
@@ -60,6 +60,12 @@ def _describe_model(trainer) -> dict[str, str]:
         f"{base.config._attn_implementation} attention",
         "device": f"{args.device.type}, {args.world_size} process{'es' if args.world_size > 1 else ''}",
     }
+
+
+def sum_parameters(model) -> tuple[int, int]:
+    """How many weights are trained, and how many there are."""
+    trained, total = (sum(numbers) for numbers in zip(*count_parameters(model).values(), strict=True))
+    return trained, total
 
 
 def count_parameters(model) -> dict[str, tuple[int, int]]:

@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.intervals import format_interval
 from common.model_card import write_model_card
 from common.models import choose_frozen_dtype, load_weights
-from common.overview import count_parameters
+from common.overview import sum_parameters
 from common.plots import name_plot, plot_learning_curve, plot_outcome
 from common.provenance import PACKAGES
 from common.report import write_report
@@ -133,7 +133,7 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
 
 def _measure_training(trainer) -> dict:
     """How many weights were trained of how many, and the seconds that it took, after a resume those since then."""
-    trained, total = (sum(numbers) for numbers in zip(*count_parameters(trainer.model).values(), strict=True))
+    trained, total = sum_parameters(trainer.model)
     seconds = [entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry]
     return {"parameters": {"trained": trained, "total": total}, "train_seconds": seconds[-1] if seconds else None}
 

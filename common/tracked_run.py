@@ -12,6 +12,7 @@ from pathlib import Path
 from common.arguments import PEFT_OPTIONS
 from common.console import say
 from common.errors import UserError
+from common.overview import sum_parameters
 from common.panels import list_panels
 from common.provenance import describe_data, describe_environment
 from common.results import read_json, write_json
@@ -162,8 +163,7 @@ def describe_settings(args, model, rows: dict[str, int], data: dict) -> dict[str
     training = args.to_dict()
     named = {"use_peft", "peft_method", *PEFT_OPTIONS}
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    parameters = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
-    parameters["trained_parameters"] = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    parameters = dict(zip(("trained_parameters", "parameters"), sum_parameters(model), strict=True))
     adapter = {name: groups["model"].pop(name) for name in named}
     devices = args.world_size * max(args.n_gpu, 1)
     effective = args.per_device_train_batch_size * args.gradient_accumulation_steps * devices

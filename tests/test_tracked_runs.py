@@ -1,7 +1,6 @@
 """What W&B gets of whole runs, read back from the files of offline runs; nothing of it is secret."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import sys
 from pathlib import Path
 
 from recipes.ner import run as ner
-from tests.conftest import ROOT, launch, list_sample_flags, read_jsonl, run_in_process
+from tests.conftest import ROOT, launch, list_sample_flags, read_jsonl, run_in_process, stop_at
 from tests.offline_runs import find_runs, read_run
 
 import pytest
@@ -29,7 +28,6 @@ RECIPES = {
     "dialogue": (["--max_seq_length", "96", "--max_new_tokens", "4"], "rougeL", "predicted_reply"),
 }
 MODELS = {"translation": "encoder_decoder", "summarization": "encoder_decoder", "dialogue": "decoder"}
-SLOW = ("qa", "translation", "summarization", "dialogue")
 
 
 def list_flags(recipe: str, model: Path, output: Path, *others: str) -> list[str]:
@@ -59,7 +57,9 @@ def assert_nothing_is_secret(run: subprocess.CompletedProcess, *folders: Path) -
             assert secret.encode() not in path.read_bytes(), f"{path} holds a secret"
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RECIPES])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[pytest.mark.slow] * (name != "sentiment")) for name in RECIPES]
+)
 def test_wandb_gets_settings_history_tables_pictures_and_scores(recipe, request, tmp_path):
     flags, score, column = RECIPES[recipe]
     model = request.getfixturevalue(MODELS.get(recipe, "encoder"))
@@ -86,7 +86,8 @@ def test_wandb_gets_settings_history_tables_pictures_and_scores(recipe, request,
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in config["data"]["sha256"].values())
     assert len(config["data"]["sha256"]) == 3
     assert config["training"]["effective_batch"] == 8 and config["training"]["max_steps"] == 6
-    assert re.fullmatch("[0-9a-f]{40}", config["environment"]["git"]["commit"])
+    if (ROOT / ".git").exists():
+        assert re.fullmatch("[0-9a-f]{40}", config["environment"]["git"]["commit"])
 
     # History and scores
     metrics = json.loads((output / "metrics.json").read_text())
@@ -134,17 +135,8 @@ def test_a_stopped_run_goes_on_as_the_same_run(encoder, tmp_path):
     flags = ["--max_steps", "12", "--save_steps", "50", "--eval_steps", "50", "--report_to", "wandb", "tensorboard"]
     flags = list_flags("ner", encoder, output, *flags)
     command = [sys.executable, "-u", str(ROOT / "recipes/ner/run.py"), *flags]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    for line in process.stdout:
-        if line.startswith("step 3/12"):
-            process.send_signal(signal.SIGTERM)
-            break
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 128 + signal.SIGTERM and "wandb sync" in said, said
+    code, said = stop_at("step 3/12", command, WANDB_MODE="offline")
+    assert code == 128 + signal.SIGTERM and "wandb sync" in said, said
     # Where it is watched from may change in between.
     run = run_offline("ner", *flags, "--wandb_tags", "again", "--wandb_notes", "After a stop.")
     assert run.returncode == 0 and "Resuming from" in run.stdout, run.stderr
