@@ -108,6 +108,9 @@ def write_model_card(output_dir: Path, outcome, recipe: dict, model_args, traini
     )
     usage = USAGE[outcome.task] if find_unmerged_adapter(output_dir) is None else UNMERGED_USAGE
     places = {"path": hub_id or output_dir, "base": recipe["base_model"], "model_class": MODEL_CLASSES[outcome.task]}
+    predict = f"`python -m common.predict {name if hub_id else output_dir} rows.jsonl`"
+    if hub_id:
+        predict = f"after `hf download {hub_id} --local-dir {name}`, {predict}"
     settings = "\n".join(f"- {line}" for line in list_settings(recipe, model_args, training_args))
     text = f"""---
 {data.to_yaml()}
@@ -133,7 +136,7 @@ The intervals are of 95 %, by the bootstrap over the {"dialogues" if outcome.tas
 {usage.format(**places)}
 ```
 
-Whole files and long texts, as in the evaluation: `python -m common.predict {output_dir} rows.jsonl` (Trainer Recipes).
+Whole files and long texts, as in the evaluation: {predict} (Trainer Recipes).
 
 ## Training
 

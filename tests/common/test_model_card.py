@@ -52,6 +52,7 @@ def test_the_card_is_read_by_the_hub_and_loads_what_was_uploaded(tmp_path):
     assert [(r.dataset_split, r.metric_type, r.metric_value) for r in data.eval_results] == [
         ("validation", "bleu", 30.25), ("test", "bleu", 20.5), ("test", "chrf", 50.0),
     ]  # fmt: skip
+    assert "`hf download me/mt --local-dir mt`, `python -m common.predict mt rows.jsonl`" in card.text
     assert 'from_pretrained("me/mt")' in card.text and str(tmp_path) not in card.text
     assert "- languages: en, de\n- licence: mit\n" in card.text and "over the rows" in card.text
 
