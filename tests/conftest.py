@@ -270,6 +270,12 @@ def reply_alone(directory: Path, histories: list[list[dict]], **settings) -> lis
     return replies
 
 
+def read_scores(directory: Path) -> dict[str, float]:
+    """The scores of metrics.json that are numbers: without intervals and confusion matrices, which are made of them."""
+    metrics = json.loads((directory / "metrics.json").read_text())
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
 def read_history(directory: Path, score: str) -> list[dict[str, float]]:
     """The evaluations while training: what was logged in the lines that have this score."""
     with (directory / "history.csv").open(newline="") as file:

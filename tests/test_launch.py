@@ -1,14 +1,13 @@
 """Two processes train as one: launched as a user launches them, on the CPU."""
 
 import csv
-import json
 import sys
 from pathlib import Path
 
 from common.arguments import TrainingArguments
 from common.errors import UserError
 from common.training import prepare_run
-from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_history, read_jsonl, write_jsonl
+from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_history, read_jsonl, read_scores, write_jsonl
 
 import pytest
 
@@ -33,7 +32,7 @@ def train(encoder: Path, output: Path, config: str, rows: int, *flags: str):
     assert run.returncode == 0, run.stderr[-3000:]
     with (output / "history.csv").open(newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
-    return run, losses, json.loads((output / "metrics.json").read_text())
+    return run, losses, read_scores(output)
 
 
 def test_two_processes_give_the_run_of_one(encoder, tmp_path):
@@ -64,7 +63,7 @@ def test_two_processes_score_each_row_once(tagger, tmp_path):
         command += ["--validation_file", str(path), "--max_eval_samples", "37", "--dtype", "float32"]
         run = launch([*command, "--output_dir", str(output)])
         assert run.returncode == 0, run.stderr[-3000:]
-        metrics.append(json.loads((output / "metrics.json").read_text()))
+        metrics.append(read_scores(output))
         assert len(read_jsonl(output / "predictions_validation.jsonl")) == 37
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-6)
     assert metrics[0]["validation_loss"] > 0 and metrics[0]["validation_support_PER"] > 5
@@ -104,7 +103,7 @@ def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder
         assert run.returncode == 0, run.stderr[-3000:]
         with (output / "history.csv").open(newline="") as file:
             losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
-        metrics = json.loads((output / "metrics.json").read_text())
+        metrics = read_scores(output)
         runs.append((losses, metrics["validation_loss"], metrics[f"validation_{metric}"]))
         assert len(read_jsonl(output / "predictions_validation.jsonl")) == 37
     assert len(runs[0][0]) == 12
@@ -144,7 +143,7 @@ def test_two_processes_generate_the_texts_of_one(recipe, metric, model, flags, r
         scores = read_history(output, f"eval_{metric}")
         names = ("loss", metric, "generated_length", "ended")
         evaluations = [[row[f"eval_{name}"] for name in names] for row in scores]
-        metrics = json.loads((output / "metrics.json").read_text())
+        metrics = read_scores(output)
         runs.append((losses, evaluations, metrics, read_jsonl(output / "predictions_validation.jsonl")))
     one, two = runs
     assert len(one[0]) == 10 and two[0] == pytest.approx(one[0], rel=1e-5)

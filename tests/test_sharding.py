@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from common.launching import LONGEST_BUILD
-from tests.conftest import ROOT, launch, list_sample_flags, read_history, read_jsonl, stop_at
+from tests.conftest import ROOT, launch, list_sample_flags, read_history, read_jsonl, read_scores, stop_at
 from tests.tables import LAUNCHERS as TABLE
 from tests.tables import RECIPES, SHARDED
 
@@ -70,9 +70,7 @@ def train(command: list[str]) -> tuple[str, list, dict, dict]:
     output = Path(command[command.index("--output_dir") + 1])
     losses = [row["loss"] for row in read_history(output, "loss")]
     assert len(losses) == 20 and len(read_jsonl(output / "predictions_validation.jsonl")) == 13
-    metrics = json.loads((output / "metrics.json").read_text())
-    metrics.pop("validation_confusion_matrix", None)  # which says nothing that the other scores do not
-    return run.stdout, losses, metrics, load_file(output / "model.safetensors")
+    return run.stdout, losses, read_scores(output), load_file(output / "model.safetensors")
 
 
 def assert_weights_are_close(found: dict, expected: dict) -> None:
@@ -242,7 +240,7 @@ def test_a_trained_model_is_evaluated_without_training(launcher, recipe, train_a
     command.remove("--do_train")
     run = launch(command, timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
     assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-3000:]
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    found = read_scores(tmp_path / "out")
     assert found == pytest.approx(metrics, rel=1e-3, abs=1e-3)
     texts = [(path / "predictions_validation.jsonl").read_text() for path in (alone, tmp_path / "out")]
     assert strip_probabilities(texts[1]) == strip_probabilities(texts[0])

@@ -292,6 +292,7 @@ def test_without_generation_the_best_model_is_that_of_the_lowest_loss(result, tm
     assert history[0]["eval_loss"] == pytest.approx(before["validation_loss"], rel=1e-6)
     assert history[0]["eval_loss"] < min(row["eval_loss"] for row in history[1:])
     expected = {name: value for name, value in before.items() if name.startswith("validation_")}
+    assert scores.pop("validation_intervals").keys() == expected.pop("validation_intervals").keys()
     assert scores == pytest.approx(expected, rel=1e-6)
 
 
