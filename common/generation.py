@@ -179,9 +179,11 @@ def list_generated(
 
 
 def report_generated(outcome, split: str, listed: list[dict], score_name: str) -> None:
-    """Put the texts with the lowest score into the report."""
+    """Put the texts with the lowest score into the report, without those that are the wanted ones."""
     scored = [row for row in listed if score_name in row]
-    worst = sorted(scored, key=lambda row: row[score_name])[:WORST]
+    predicted = next((name for name in scored[0] if name.startswith("predicted_")), "") if scored else ""
+    wrong = [row for row in scored if row[predicted] != row[predicted.removeprefix("predicted_")]]
+    worst = sorted(wrong, key=lambda row: row[score_name])[:WORST]
     outcome.tables[f"{split}: texts with the lowest {score_name}"] = [
         {score_name: row[score_name]}
         | {name: shorten(value, 400) for name, value in row.items() if isinstance(value, str) and name != "id"}

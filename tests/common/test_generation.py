@@ -497,6 +497,16 @@ def test_the_lowest_come_first_and_rows_without_target_not_at_all():
     assert table[0] == {"chrf": 10.0, "source": "x", "target": "t", "predicted_target": "p"}
 
 
+def test_texts_that_are_the_wanted_ones_are_not_among_the_lowest():
+    outcome = Outcome("translation", ["chrf"])
+    listed = make_listed(3)
+    listed[1]["predicted_target"] = listed[1]["target"]
+    report_generated(outcome, "test", listed, "chrf")
+    assert len(outcome.tables["test: texts with the lowest chrf"]) == 2
+    report_generated(outcome, "test", listed[1:2], "chrf")
+    assert outcome.tables["test: texts with the lowest chrf"] == []
+
+
 def test_twenty_of_the_lowest_are_shown_and_long_texts_shortened():
     outcome = Outcome("translation", ["chrf"])
     listed = make_listed(500)
