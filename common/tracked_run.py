@@ -16,7 +16,7 @@ from common.overview import sum_parameters
 from common.panels import list_panels
 from common.provenance import describe_data, describe_environment
 from common.results import read_json, write_json
-from common.tracking import WANDB_FOLDER
+from common.tracking import WANDB_FOLDER, name_project
 
 import wandb
 import yaml
@@ -146,9 +146,8 @@ class TrackedRun(TrainerCallback):
 def choose_settings(args, folder: Path) -> dict:
     """Where the run belongs, for wandb.init; what the environment or a sweep has settled is left out."""
     known = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
-    recipe = Path(sys.argv[0]).resolve().parent.name
     settings = {
-        "project": args.wandb_project or f"trainer-recipes-{recipe}", "entity": args.wandb_entity,
+        "project": args.wandb_project or name_project(), "entity": args.wandb_entity,
         "group": args.wandb_group, "tags": args.wandb_tags, "notes": args.wandb_notes, "name": args.run_name,
         "id": known.get("id"), "resume": "allow", "dir": str(folder),
     }  # fmt: skip

@@ -14,6 +14,7 @@ import yaml
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     TensorBoardCallback,
+    TrackioCallback,
     WandbCallback,
     get_available_reporting_integrations,
 )
@@ -91,13 +92,35 @@ def separate_trial(training_args) -> None:
     say(f"A trial of a sweep: output_dir is {training_args.output_dir}.")
 
 
+class _TrackioRun(TrackioCallback):
+    """Hugging Face's, which would begin another run for each split that is predicted, and call all of them test."""
+
+    def on_predict(self, *args, **kwargs):
+        pass
+
+
+def name_project() -> str:
+    """The project of a recipe's runs where none is named: it is called by the folder of run.py."""
+    return f"trainer-recipes-{Path(sys.argv[0]).resolve().parent.name}"
+
+
 def place_trackers(trainer):
-    """The W&B run of this training in place of Hugging Face's callback, None without; TensorBoard's files in runs/."""
+    """The W&B run of this training in place of Hugging Face's callback, None without.
+
+    TensorBoard's files are in runs/, and Trackio's run is called by output_dir, so that both go on after a resume.
+    """
+    args = trainer.args
+    if "trackio" in args.report_to:
+        args.run_name = args.run_name or Path(args.output_dir).name
+        if args.project == "huggingface":  # its default
+            args.project = name_project()
+        trainer.remove_callback(TrackioCallback)
+        trainer.add_callback(_TrackioRun())
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             # Hugging Face's folder is named by host and time: after a resume it would be another curve.
-            callback.logging_dir = str(Path(trainer.args.output_dir) / "runs")
-    if "wandb" not in trainer.args.report_to:
+            callback.logging_dir = str(Path(args.output_dir) / "runs")
+    if "wandb" not in args.report_to:
         return None
     from common.tracked_run import TrackedRun  # imports wandb, which need not be installed
 

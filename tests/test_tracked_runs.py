@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +197,26 @@ def test_disabled_means_that_nothing_is_tracked(encoder, tmp_path):
     run = run_offline("ner", *list_flags("ner", encoder, tmp_path / "result"), WANDB_MODE="disabled")
     assert run.returncode == 0 and "(tracking: files only)" in run.stdout, run.stderr
     assert not (tmp_path / "result" / "_wandb").exists()
+
+
+@pytest.mark.slow
+def test_trackio_has_one_run_that_a_resume_goes_on_with(encoder, tmp_path):
+    """Hugging Face's callback begins another at each start, and one more for each split that is predicted."""
+    output = tmp_path / "mine"
+    flags = [*list_flags("ner", encoder, output), "--report_to", "trackio"]
+    for _ in range(2):
+        run = launch([sys.executable, str(ROOT / "recipes/ner/run.py"), *flags], TRACKIO_DIR=str(tmp_path / "kept"))
+        assert run.returncode == 0, run.stderr[-3000:]
+        for path in (output / "metrics.json", output / "checkpoint-6"):  # as if it had been killed behind step 3
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert f"Resuming from {output}/checkpoint-3." in run.stdout
+    (path,) = (tmp_path / "kept").glob("*.db")
+    assert path.stem == "trainer-recipes-ner"
+    logged = sqlite3.connect(path).execute("SELECT run_name, metrics FROM metrics ORDER BY step").fetchall()
+    assert {name for name, _ in logged} == {"mine"}
+    entries = [json.loads(metrics) for _, metrics in logged]
+    assert [entry["train/global_step"] for entry in entries if "train/loss" in entry] == [1, 2, 3, 4, 5, 6, 4, 5, 6]
+    assert not any(name.startswith("test/") for entry in entries for name in entry)
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def make_arguments(output: Path, **settings) -> TrainingArguments:
 @pytest.mark.parametrize(
     ("tracker", "message"),
     [
-        ("trackio", "report_to trackio: it is not installed; run `pip install trackio`, or leave it out."),
+        ("mlflow", "report_to mlflow: it is not installed; run `pip install mlflow`, or leave it out."),
         ("wandbb", "report_to wandbb is unknown: choose from none, "),
     ],
 )
