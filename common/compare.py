@@ -13,7 +13,7 @@ from common.errors import UserError, install_error_hook
 from common.intervals import RESAMPLES, SHUFFLES, Difference, compare_tallies
 from common.lines import name_some, shorten
 from common.results import read_predictions, read_result, write_text
-from common.tallies import GOLDS, ROW_SCORES, TEXTS, list_entries, score_entries, show_entry, tally_entries, tally_rows
+from common.tallies import GOLDS, ROW_SCORES, TEXTS, Tallied, name_unit, show_entry, tally_predictions
 
 import numpy as np
 
@@ -85,14 +85,12 @@ def _list_given(value):
     return value
 
 
-def list_changes(recipe: dict, rows: list[list[dict]]) -> list[dict]:
+def list_changes(first: Tallied, second: Tallied) -> list[dict]:
     """The rows, of dialogues the replies, that have another score in the second run; the greatest changes first."""
-    task = recipe["task"]
-    entries = [list_entries(task, part) for part in rows]
-    scores = [score_entries(task, tally_entries(recipe, part)) for part in entries]
+    task, scores = first.task, [part.score_each() for part in (first, second)]
     changes = []
     for place in np.flatnonzero(np.abs(scores[1] - scores[0]) > 1e-9).tolist():
-        one, other = (part[place] for part in entries)
+        one, other = (part.entries[place] for part in (first, second))
         shown = show_entry(task, one)
         change = {"row": one["row"] + 1} | {name: one[name] for name in ("id", "turn") if name in one}
         change |= {"score_a": round(float(scores[0][place]), 4), "score_b": round(float(scores[1][place]), 4)}
@@ -158,15 +156,16 @@ def main() -> None:
         raise UserError(f"--output {flags.output} is a directory: give a file.")
     recipes, metrics, rows = read_runs(directories, flags.split)
     # Both by the settings of the first: by two measures they could not be compared.
-    first, second = (tally_rows(recipes[0], part) for part in rows)
-    if not first:
+    tallied = [tally_predictions(recipes[0], part) for part in rows]
+    if not tallied[0].entries:
         raise UserError(f"No row of {flags.split} has a gold answer: there is nothing to compare.")
-    changes = list_changes(recipes[0], rows)
+    changes = list_changes(*tallied)
+    first, second = (part.group_by_row() for part in tallied)
     headline = [name for name in recipes[0]["headline"] if name in first]
     differences = compare_tallies({name: first[name] for name in headline}, {name: second[name] for name in headline})
     for letter, directory, recipe in zip("AB", directories, recipes, strict=True):
         say(f"{letter}  {directory} ({recipe.get('base_model')}, seed {recipe.get('seed')})")
-    unit = "dialogues" if recipes[0]["task"] == "text-generation" else "rows"
+    unit = name_unit(recipes[0]["task"])
     say(f"{flags.split}: {len(rows[0])} {unit}, of which {len(next(iter(first.values())).counts)} have a gold answer\n")
     for line in draw_differences(recipes[0], metrics, flags.split, differences):
         say(line)

@@ -4,8 +4,6 @@ Runs that differ in nothing but their seed are one line, with the mean of each s
 """
 
 import argparse
-import csv
-import io
 import json
 import statistics
 import sys
@@ -15,7 +13,7 @@ from pathlib import Path
 from common.console import draw_table, say
 from common.errors import UserError, install_error_hook
 from common.lines import shorten
-from common.results import CONFIG_FILE, read_result
+from common.results import CONFIG_FILE, draw_csv, read_result
 from common.training import NOT_PART_OF_A_RUN
 
 import yaml
@@ -173,12 +171,7 @@ def write_csv(tasks: dict[str, list[Group]]) -> str:
                 row |= {name: group.find_mean(name), f"{name}_spread": group.find_spread(name)}
             parameters = {f"parameters_{name}": number for name, number in group.find_parameters().items()}
             rows.append(row | {"train_seconds": group.find_seconds(), **parameters})
-    table = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(table, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
+    return draw_csv(list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
 def read_command_line(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -30,6 +30,7 @@ from common.models import (
     load_config,
     load_tokenizer,
     make_quantization_config,
+    name_precision,
 )
 from common.peak import describe_batch, format_bytes
 
@@ -231,10 +232,10 @@ def main() -> None:
     training_args = arguments[-1]
     model = build_model(recipe, model_args, training_args)
     batch, unset = choose_batch(arguments[:-1], training_args, model.config)
-    computed = {"bf16": "bfloat16", "fp16": "float16"}.get(training_args.mixed_precision, "float32")
     taken = f" ({' and '.join(unset)} not set: {LONGEST_DEFAULT} or the model's limit)" if unset else ""
     facts = {
-        "run": f"{config_file}: {name_method(model_args)}, {training_args.optim.value}, computes in {computed}",
+        "run": f"{config_file}: {name_method(model_args)}, {training_args.optim.value}, "
+        f"computes in {name_precision(training_args)}",
         "launch": f"{layout.name}, {layout.processes} process{'es' if layout.processes > 1 else ''}"
         + (f" ({flags.accelerate})" if flags.accelerate else ""),
         "batch": describe_batch(batch) + " on each device" + taken,

@@ -6,6 +6,9 @@ from common.adapters import find_unmerged_adapter
 from common.arguments import PROMPT_METHODS
 from common.intervals import format_interval
 from common.languages import shorten_code
+from common.models import name_precision
+from common.overview import count_devices, count_rows_per_step
+from common.tallies import name_unit
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -128,7 +131,7 @@ def write_model_card(output_dir: Path, outcome, recipe: dict, model_args, traini
 
 {draw_scores(outcome)}
 
-The intervals are of 95 %, by the bootstrap over the {"dialogues" if outcome.task == "text-generation" else "rows"}.
+The intervals are of 95 %, by the bootstrap over the {name_unit(outcome.task)}.
 
 ## Use
 
@@ -185,22 +188,21 @@ def list_settings(recipe: dict, model_args, training_args) -> list[str]:
     """How the model was trained, a sentence each; what was left at its default as far as it matters."""
     args = training_args
     rows, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    devices = args.world_size * max(args.n_gpu, 1)
     length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
-    computed = {"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32")
     lines = [
         f"learning rate {args.learning_rate}, {args.lr_scheduler_type.value} schedule, {args.optim.value}, {length}, "
         f"seed {args.seed}",
-        f"effective batch {rows * steps * devices}: {rows} rows x {steps} accumulation steps x {devices} devices",
-        f"computed in {computed}, weights in float32",
+        f"effective batch {count_rows_per_step(args)}: {rows} rows x {steps} accumulation steps x "
+        f"{count_devices(args)} devices",
+        f"computed in {name_precision(args)}, weights in float32",
     ]
     if args.layerwise_lr_decay is not None:
         lines.append(f"each layer with {args.layerwise_lr_decay} times the learning rate of the one above it")
     if model_args.freeze:
         lines.append(f"not trained: {model_args.freeze}")
     if model_args.use_peft:
-        frozen = ", the frozen weights in 4 bits" if model_args.load_in_4bit else ""
-        frozen = ", the frozen weights in 8 bits" if model_args.load_in_8bit else frozen
+        bits = 8 if model_args.load_in_8bit else 4
+        frozen = f", the frozen weights in {bits} bits" if model_args.quantizes else ""
         merged = "" if model_args.peft_method in PROMPT_METHODS else ", merged into the weights"
         lines.append(f"an adapter ({model_args.peft_method}{frozen}){merged}; by itself it is in `adapter/`")
     if "parameters" in recipe:

@@ -215,6 +215,11 @@ def choose_frozen_dtype(training_args) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training_args.mixed_precision, torch.float32)
 
 
+def name_precision(training_args) -> str:
+    """What is computed in, as torch calls it: bfloat16, float16 or float32."""
+    return str(choose_frozen_dtype(training_args)).removeprefix("torch.")
+
+
 def make_quantization_config(model_args: ModelArguments, training_args) -> transformers.BitsAndBytesConfig:
     """How weights are kept in 8 bits, or in QLoRA's NF4 (Dettmers et al. 2023); heads stay whole."""
     return transformers.BitsAndBytesConfig(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from common.console import say
+from common.models import name_precision
 from common.optimization import describe_rates
 from common.parts import find_shape, has_tied_head, locate_parameters
 
@@ -48,23 +49,22 @@ def _summarise(lengths: np.ndarray) -> str:
 def _describe_model(trainer) -> dict[str, str]:
     model, args = trainer.model, trainer.args
     counts = count_parameters(model)
-    trainable, total = sum_parameters(model)
+    trainable, total = sum_counts(counts)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad})
-    computed = {"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32")
     return {
         "model": f"{type(base).__name__}, {total:,} parameters, {trainable:,} trained ({trainable / total:.1%})",
         "trained": "; ".join(f"{kind} {number:,} of {whole:,}" for kind, (number, whole) in counts.items())
         + (" (the lm_head is tied to the embeddings)" if has_tied_head(base) else ""),
-        "precision": f"computes in {computed}, trained weights in {', '.join(dtypes)}, "
+        "precision": f"computes in {name_precision(args)}, trained weights in {', '.join(dtypes)}, "
         f"{base.config._attn_implementation} attention",
         "device": f"{args.device.type}, {args.world_size} process{'es' if args.world_size > 1 else ''}",
     }
 
 
-def sum_parameters(model) -> tuple[int, int]:
-    """How many weights are trained, and how many there are."""
-    trained, total = (sum(numbers) for numbers in zip(*count_parameters(model).values(), strict=True))
+def sum_counts(counts: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """How many weights are trained, and how many there are, from `count_parameters`."""
+    trained, total = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
     return trained, total
 
 
@@ -80,10 +80,20 @@ def count_parameters(model) -> dict[str, tuple[int, int]]:
     return {kind: numbers for kind, numbers in counts.items() if numbers[1]}
 
 
+def count_devices(training_args) -> int:
+    """On how many devices a step is computed, over all processes."""
+    return training_args.world_size * max(training_args.n_gpu, 1)
+
+
+def count_rows_per_step(training_args) -> int:
+    """The effective batch: the rows that an optimizer step sees, over accumulation and devices."""
+    rows = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps
+    return rows * count_devices(training_args)
+
+
 def _describe_steps(trainer) -> dict[str, str]:
     args = trainer.args
-    devices = args.world_size * max(args.n_gpu, 1)
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * devices
+    devices, rows = count_devices(args), count_rows_per_step(args)
     steps_per_epoch = max(-(-len(trainer.train_dataset) // rows), 1)
     steps = args.max_steps if args.max_steps > 0 else int(np.ceil(args.num_train_epochs * steps_per_epoch))
     return {

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from common.lines import shorten
+from common.results import read_predictions
 
 import numpy as np
 import wandb
@@ -26,12 +27,11 @@ def list_panels(outcome, output_dir: Path, most_rows: int) -> dict[str, object]:
         panels[f"charts/{title}"] = draw_confusions(title, labels, counts)
     for path in sorted(output_dir.glob("predictions_*.jsonl")):
         split = path.stem.removeprefix("predictions_")
-        with path.open(encoding="utf-8") as file:
-            if most_rows:
-                shown = (part for line in file for part in unfold(json.loads(line)))
-                panels[f"predictions/{split}"] = make_table(list(itertools.islice(shown, most_rows)))
-                file.seek(0)
-            curves = draw_precision_recall(f"{split} precision and recall", map(json.loads, file))
+        rows = read_predictions(output_dir, split)
+        if most_rows:
+            shown = itertools.chain.from_iterable(map(unfold, rows))
+            panels[f"predictions/{split}"] = make_table(list(itertools.islice(shown, most_rows)))
+        curves = draw_precision_recall(f"{split} precision and recall", rows)
         panels |= {f"charts/{split} precision and recall": curves} if curves else {}
     for path in sorted((output_dir / "plots").glob("*.png")):
         panels[f"plots/{path.stem}"] = wandb.Image(str(path))
@@ -81,7 +81,7 @@ def draw_confusions(title: str, labels: list[str], counts: list[list[int]]):
     )
 
 
-def draw_precision_recall(title: str, rows):
+def draw_precision_recall(title: str, rows: list[dict]):
     """Precision over recall for each class of classified texts, from the probabilities in the rows; None without.
 
     Nothing is drawn where rows hold the best of many classes only: the others' probabilities would be missing.

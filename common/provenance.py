@@ -17,12 +17,16 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "peft", "tokenizers")
 
 
+def list_versions() -> dict:
+    """Python's version, and those of the packages that decide what a run computes."""
+    return {"python": platform.python_version(), "versions": {name: version(name) for name in PACKAGES}}
+
+
 def describe_environment(training_args) -> dict:
     """Versions, devices, number of processes, and the commit of the folder that the recipe lies in."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        **list_versions(),
         "device": training_args.device.type,
         "gpus": gpus,
         "processes": training_args.world_size,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.intervals import RESAMPLES, format_interval
 from common.lines import shorten
+from common.tallies import name_unit
 
 STYLE = """
 body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -62,10 +63,8 @@ def _explain_intervals(outcome) -> str:
         return ""
     scores = outcome.list_headline_scores()
     bare = {name for split in scores for name in scores[split] if name not in outcome.list_intervals(split)}
-    unit = "dialogues" if outcome.task == "text-generation" else "rows"
-    text = (
-        f"In brackets: 95 % intervals by the bootstrap over the {unit} of the split ({RESAMPLES} draws, percentiles)."
-    )
+    text = f"In brackets: 95 % intervals by the bootstrap over the {name_unit(outcome.task)} of the split "
+    text += f"({RESAMPLES} draws, percentiles)."
     text += f" Without: {', '.join(sorted(bare))}, which the predictions alone do not give." if bare else ""
     return f"<p><small>{escape(text)}</small>"
 

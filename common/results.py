@@ -11,11 +11,9 @@ import csv
 import io
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 from common.adapters import ADAPTER_DIRECTORY, has_ranks_to_prune, mark_kept_ranks, merge_adapter, put_adapter
@@ -24,12 +22,13 @@ from common.errors import UserError
 from common.intervals import format_interval
 from common.model_card import write_model_card
 from common.models import choose_frozen_dtype, load_weights
-from common.overview import sum_parameters
+from common.overview import count_parameters, sum_counts
 from common.plots import name_plot, plot_learning_curve, plot_outcome
-from common.provenance import PACKAGES
+from common.provenance import list_versions
 from common.report import write_report
 from common.sharding import whole_state_dict
 from common.slices import add_intervals, report_slices
+from common.tallies import tally_predictions
 from common.upload import upload_result
 
 import torch
@@ -46,9 +45,7 @@ class Outcome:
     task: str  # the Hub's name of the task, as in pipeline()
     headline: list[str]  # the scores that are shown first
     facts: dict = field(default_factory=dict)  # what prediction must know: labels, lengths, prefixes, ...
-    metrics: dict = field(
-        default_factory=dict
-    )  # validation_<name>, test_<name>; <split>_intervals: name -> [low, high]
+    metrics: dict = field(default_factory=dict)  # <split>_<name>; <split>_intervals: name -> [low, high]
     bars: dict[str, dict[str, float]] = field(default_factory=dict)  # a bar chart for each title: label -> value
     slices: dict[str, dict[str, float]] = field(default_factory=dict)  # likewise, drawn in the order given
     spreads: dict[str, list[float]] = field(default_factory=dict)  # a histogram for each title: the score of each row
@@ -106,14 +103,13 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
         "seed": args.seed,
         **(_measure_training(trainer) if args.do_train else {}),
         "command": " ".join(["accelerate", "launch", *sys.argv]),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        **list_versions(),
     }
     write_json(output_dir / RECIPE_FILE, recipe)
     for split in outcome.list_headline_scores():
-        rows = read_predictions(output_dir, split)
-        add_intervals(outcome, split, recipe, rows)
-        report_slices(outcome, split, recipe, rows)
+        tallied = tally_predictions(recipe, read_predictions(output_dir, split))
+        add_intervals(outcome, split, tallied)
+        report_slices(outcome, split, tallied)
     plots = []
     if args.do_train:
         write_history(output_dir / "history.csv", trainer.state.log_history)
@@ -133,7 +129,7 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
 
 def _measure_training(trainer) -> dict:
     """How many weights were trained of how many, and the seconds that it took, after a resume those since then."""
-    trained, total = sum_parameters(trainer.model)
+    trained, total = sum_counts(count_parameters(trainer.model))
     seconds = [entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry]
     return {"parameters": {"trained": trained, "total": total}, "train_seconds": seconds[-1] if seconds else None}
 
@@ -225,11 +221,16 @@ def read_result(output_dir: Path) -> tuple[dict, dict]:
 def write_history(path: Path, log_history: list[dict]) -> None:
     """Everything that was logged while training, a line a step, as a table."""
     names = sorted({name for entry in log_history for name in entry} - {"step", "epoch"})
+    write_text(path, draw_csv(["step", "epoch", *names], log_history))
+
+
+def draw_csv(names: list[str], rows: list[dict]) -> str:
+    """The rows as CSV under a head of these names; what a row lacks stays empty."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, ["step", "epoch", *names], lineterminator="\n")
+    writer = csv.DictWriter(table, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(log_history)
-    write_text(path, table.getvalue())
+    writer.writerows(rows)
+    return table.getvalue()
 
 
 def say_scores(output_dir: Path, outcome: Outcome) -> None:

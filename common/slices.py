@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from common.answers import find_kind
 from common.intervals import Tally, find_intervals
 from common.tagging import join_words
-from common.tallies import ROW_SCORES, TEXTS, list_entries, score_entries, tally_entries, tally_rows
+from common.tallies import ROW_SCORES, TEXTS, Tallied
 
 import numpy as np
 import regex
@@ -17,15 +17,15 @@ NOUNS = {"tokens": "sentence"}  # what to call the texts of a column of another 
 _HAN = regex.compile(r"\p{Han}")
 
 
-def add_intervals(outcome, split: str, recipe: dict, rows: list[dict]) -> None:
+def add_intervals(outcome, split: str, tallied: Tallied) -> None:
     """Keep 95 % intervals of the headline scores as `<split>_intervals`, a [low, high] for each name.
 
     Left out are scores that are not made from the predictions alone, as perplexity, or that the recipe computes in
-    another way than `tally_rows` does.
+    another way than `tally_predictions` does.
     """
     tallies = {
         name: tally
-        for name, tally in tally_rows(recipe, rows).items()
+        for name, tally in tallied.group_by_row().items()
         if name in outcome.headline and _agrees(tally, outcome.metrics.get(f"{split}_{name}"))
     }
     intervals = find_intervals(tallies)
@@ -38,13 +38,12 @@ def _agrees(tally: Tally, score: float | None) -> bool:
     return score is not None and math.isclose(tally.compute(), score, rel_tol=1e-6, abs_tol=1e-9)
 
 
-def report_slices(outcome, split: str, recipe: dict, rows: list[dict]) -> None:
+def report_slices(outcome, split: str, tallied: Tallied) -> None:
     """Put the score by length, script and question word into the report, and of generated texts how it is spread."""
-    task = recipe["task"]
-    entries = list_entries(task, rows)
+    task, entries, tallies = tallied.task, tallied.entries, tallied.tallies
     if not entries:
         return
-    tallies, name, column = tally_entries(recipe, entries), ROW_SCORES[task], TEXTS[task][0]
+    name, column = ROW_SCORES[task], TEXTS[task][0]
     texts = [join_words(entry[column]) if column == "tokens" else entry[column] for entry in entries]
     noun = NOUNS.get(column, column)
     table = []
@@ -59,7 +58,7 @@ def report_slices(outcome, split: str, recipe: dict, rows: list[dict]) -> None:
             outcome.slices[f"{split} {name} by {kind}"] = bars
     outcome.tables[f"{split}: {name} of parts of the rows"] = table
     if task in GENERATING:
-        outcome.spreads[f"{split} {name} of single texts"] = score_entries(task, tallies).tolist()
+        outcome.spreads[f"{split} {name} of single texts"] = tallied.score_each().tolist()
 
 
 def group_by_length(texts: list[str]) -> dict[str, list[int]]:

@@ -4,6 +4,7 @@ The file and recipe.json are all that is read; the scores of all rows are those 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from common.intervals import Tally
 from common.metrics.answers import score_answer
@@ -68,8 +69,31 @@ def _name_answer(name: str) -> str:
     return "answer" if name == "answers" else name
 
 
-def tally_entries(recipe: dict, entries: list[dict]) -> dict[str, Tally]:
-    """A tally for each score that these entries suffice for, with a row for each; `recipe` is that of recipe.json."""
+@dataclass(frozen=True)
+class Tallied:
+    """The entries of a predictions file, and a tally for each score that they suffice for, with a row for each."""
+
+    task: str
+    entries: list[dict]
+    tallies: dict[str, Tally]
+
+    def group_by_row(self) -> dict[str, Tally]:
+        """The tallies with a row for each row of the file, the unit that an interval draws: replies with a dialogue."""
+        numbers = np.array([entry["row"] for entry in self.entries])
+        return {name: tally.group(numbers) for name, tally in self.tallies.items()}
+
+    def score_each(self) -> np.ndarray:
+        """The score of each entry by itself; a sentence in which there is no entity, and none was found, has 1."""
+        tally = self.tallies[ROW_SCORES[self.task]]
+        scores = tally.compute_each()
+        if self.task == "token-classification":
+            scores[~tally.counts.any(1)] = 1.0
+        return scores
+
+
+def tally_predictions(recipe: dict, rows: list[dict]) -> Tallied:
+    """What the rows of a predictions file add to the scores of their task; `recipe` is that of recipe.json."""
+    task, entries = recipe["task"], list_entries(recipe["task"], rows)
     tally = {
         "text-classification": _tally_classes,
         "token-classification": _tally_entities,
@@ -77,20 +101,13 @@ def tally_entries(recipe: dict, entries: list[dict]) -> dict[str, Tally]:
         "translation": _tally_translations,
         "summarization": _tally_summaries,
         "text-generation": _tally_replies,
-    }[recipe["task"]]
-    return tally(recipe, entries)
+    }
+    return Tallied(task, entries, tally[task](recipe, entries) if entries else {})
 
 
-def tally_rows(recipe: dict, rows: list[dict]) -> dict[str, Tally]:
-    """The same with a row for each row of the predictions file: the unit that an interval draws.
-
-    The replies of one dialogue are drawn together.
-    """
-    entries = list_entries(recipe["task"], rows)
-    if not entries:
-        return {}
-    numbers = np.array([entry["row"] for entry in entries])
-    return {name: tally.group(numbers) for name, tally in tally_entries(recipe, entries).items()}
+def name_unit(task: str) -> str:
+    """What the rows of a predictions file are, which an interval draws."""
+    return "dialogues" if task == "text-generation" else "rows"
 
 
 def show_entry(task: str, entry: dict) -> dict[str, str]:
@@ -225,12 +242,3 @@ def _tally_replies(recipe: dict, entries: list[dict]) -> dict[str, Tally]:
         "bleu": _tally_sacrebleu(metric.make_bleu(golds), texts, golds),
         "exact_match": _average(matches),
     }
-
-
-def score_entries(task: str, tallies: dict[str, Tally]) -> np.ndarray:
-    """The score of each entry by itself; a sentence in which there is no entity, and none was found, has 1."""
-    tally = tallies[ROW_SCORES[task]]
-    scores = tally.compute_each()
-    if task == "token-classification":
-        scores[~tally.counts.any(1)] = 1.0
-    return scores

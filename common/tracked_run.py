@@ -12,11 +12,12 @@ from pathlib import Path
 from common.arguments import PEFT_OPTIONS
 from common.console import say
 from common.errors import UserError
-from common.overview import sum_parameters
+from common.overview import count_parameters, count_rows_per_step, sum_counts
 from common.panels import list_panels
 from common.provenance import describe_data, describe_environment
 from common.results import read_json, write_json
 from common.tracking import WANDB_FOLDER, name_project
+from common.upload import list_public_files
 
 import wandb
 import yaml
@@ -28,7 +29,6 @@ PREFERRED_VARIABLES = {  # what a user sets in the environment wins over the fla
     "project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "group": "WANDB_RUN_GROUP", "tags": "WANDB_TAGS",
     "notes": "WANDB_NOTES", "name": "WANDB_NAME", "id": "WANDB_RUN_ID", "resume": "WANDB_RESUME", "dir": "WANDB_DIR",
 }  # fmt: skip
-LEFT_OUT_OF_A_MODEL = ("_", "checkpoint-", "predictions_", "report.html", "plots", "runs")
 ENDS = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos")
 
 
@@ -162,17 +162,15 @@ def describe_settings(args, model, rows: dict[str, int], data: dict) -> dict[str
     training = args.to_dict()
     named = {"use_peft", "peft_method", *PEFT_OPTIONS}
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    parameters = dict(zip(("trained_parameters", "parameters"), sum_parameters(model), strict=True))
+    parameters = dict(zip(("trained_parameters", "parameters"), sum_counts(count_parameters(model)), strict=True))
     adapter = {name: groups["model"].pop(name) for name in named}
-    devices = args.world_size * max(args.n_gpu, 1)
-    effective = args.per_device_train_batch_size * args.gradient_accumulation_steps * devices
     described = {
         "recipe": {"folder": Path(sys.argv[0]).resolve().parent.name, **groups.get("task", {})},
         "model": {"class": type(base).__name__, "type": base.config.model_type, **parameters, **groups["model"]},
         "data": {"rows": rows, **data, **groups["data"]},
         "peft": adapter if adapter["use_peft"] else {"use_peft": False},
         "training": {name: training[name] for name in (groups["run"] | groups["training"]) if name in training}
-        | {"effective_batch": effective, "mixed_precision": args.mixed_precision},
+        | {"effective_batch": count_rows_per_step(args), "mixed_precision": args.mixed_precision},
         "environment": describe_environment(args),
     }
     commit = getattr(base.config, "_commit_hash", None)
@@ -202,11 +200,10 @@ def make_lineage(data: dict, rows: dict[str, int]) -> wandb.Artifact:
 def make_model_artifact(run_id: str, output_dir: Path, scores: dict[str, float]) -> wandb.Artifact:
     """The saved model with its card and its settings, without checkpoints, predictions and private files."""
     artifact = wandb.Artifact(f"model-{run_id}", type="model", metadata=scores)
-    for path in sorted(output_dir.rglob("*")):
-        name = path.relative_to(output_dir)
-        if path.is_file() and not name.parts[0].startswith(LEFT_OUT_OF_A_MODEL):
+    for name in list_public_files(output_dir):
+        if not name.startswith("plots/"):
             # Immutable: read from where it lies, not from a second copy.
-            artifact.add_file(str(path), name.as_posix(), skip_cache=True, policy="immutable")
+            artifact.add_file(str(output_dir / name), name, skip_cache=True, policy="immutable")
     return artifact
 
 

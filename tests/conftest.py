@@ -84,9 +84,10 @@ def stop_at(line: str, command: list[str], **environment: str) -> tuple[int, str
     return process.returncode, "".join(lines)
 
 
-def run_recipe(recipe: str, *flags: object, timeout=600) -> subprocess.CompletedProcess:
+def run_recipe(recipe: str, *flags: object, timeout=600, **environment: str) -> subprocess.CompletedProcess:
     """`python recipes/<recipe>/run.py` with these flags, in a process of its own."""
-    return launch([sys.executable, str(ROOT / "recipes" / recipe / "run.py"), *map(str, flags)], timeout=timeout)
+    command = [sys.executable, str(ROOT / "recipes" / recipe / "run.py"), *map(str, flags)]
+    return launch(command, timeout=timeout, **environment)
 
 
 def run_ner(*flags: object, timeout=600) -> subprocess.CompletedProcess:

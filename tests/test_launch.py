@@ -1,6 +1,5 @@
 """Two processes train as one: launched as a user launches them, on the CPU."""
 
-import csv
 import sys
 from pathlib import Path
 
@@ -30,9 +29,7 @@ def train(encoder: Path, output: Path, config: str, rows: int, *flags: str):
     ]  # fmt: skip
     run = launch(command)
     assert run.returncode == 0, run.stderr[-3000:]
-    with (output / "history.csv").open(newline="") as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
-    return run, losses, read_scores(output)
+    return run, [row["loss"] for row in read_history(output, "loss")], read_scores(output)
 
 
 def test_two_processes_give_the_run_of_one(encoder, tmp_path):
@@ -101,8 +98,7 @@ def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder
         ]  # fmt: skip
         run = launch(command)
         assert run.returncode == 0, run.stderr[-3000:]
-        with (output / "history.csv").open(newline="") as file:
-            losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+        losses = [row["loss"] for row in read_history(output, "loss")]
         metrics = read_scores(output)
         runs.append((losses, metrics["validation_loss"], metrics[f"validation_{metric}"]))
         assert len(read_jsonl(output / "predictions_validation.jsonl")) == 37

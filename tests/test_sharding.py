@@ -60,12 +60,16 @@ def list_command(
     return [str(word) for word in command]
 
 
+def count_processes(launcher: str) -> int:
+    return 1 if launcher in ("cpu", "single_gpu") else 2
+
+
 def train(command: list[str]) -> tuple[str, list, dict, dict]:
     """What a run says, its losses, scores and weights."""
     # Building DeepSpeed's operations takes minutes once: kept where the next test finds them.
     run = launch(command, timeout=1200, TORCH_EXTENSIONS_DIR=os.environ["TORCH_EXTENSIONS_DIR"])
     assert run.returncode == 0, run.stdout[-1500:] + run.stderr[-3000:]
-    processes = "1 process" if Path(command[3]).stem in ("cpu", "single_gpu") else "2 processes"
+    processes = {1: "1 process", 2: "2 processes"}[count_processes(Path(command[3]).stem)]
     assert f"device     cpu, {processes}" in run.stdout, "the launch did something else than asked"
     output = Path(command[command.index("--output_dir") + 1])
     losses = [row["loss"] for row in read_history(output, "loss")]
@@ -136,11 +140,12 @@ CASES = [
 ]
 
 
-def assert_two_processes_train_as_one(launcher, recipe, accumulation, models, train_alone, output) -> None:
-    """Losses, scores and weights of one process, at `accumulation` micro-batches a step."""
+def assert_same_training(launcher, recipe, accumulation, models, train_alone, output) -> None:
+    """Losses, scores and weights of one process on a CPU, at `accumulation` micro-batches a step."""
     _, losses, metrics, weights = train_alone(recipe, "whole")
     flags = [*WHOLE, "--gradient_accumulation_steps", accumulation]
-    command = list_command(launcher, recipe, models[recipe], output, 4 // accumulation, flags)
+    rows = 8 // count_processes(launcher) // accumulation
+    command = list_command(launcher, recipe, models[recipe], output, rows, flags)
     _, found, found_metrics, found_weights = train(command)
     assert found == pytest.approx(losses, rel=1e-4)
     assert found_metrics == pytest.approx(metrics, rel=1e-3, abs=1e-3)
@@ -150,19 +155,14 @@ def assert_two_processes_train_as_one(launcher, recipe, accumulation, models, tr
 @pytest.mark.parametrize(("launcher", "recipe"), CASES)
 def test_two_processes_train_the_model_of_one(launcher, recipe, models, train_alone, tmp_path):
     with TABLE.record(launcher, recipe, "trains"):
-        assert_two_processes_train_as_one(launcher, recipe, 1, models, train_alone, tmp_path / "out")
+        assert_same_training(launcher, recipe, 1, models, train_alone, tmp_path / "out")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_launch_on_one_gpu_trains_the_model_of_a_cpu(recipe, models, train_alone, tmp_path):
     with TABLE.record("single_gpu", recipe, "trains"):
-        _, losses, metrics, weights = train_alone(recipe, "whole")
-        command = list_command("single_gpu", recipe, models[recipe], tmp_path / "out", 8, WHOLE)
-        _, found, found_metrics, found_weights = train(command)
-        assert found == pytest.approx(losses, rel=1e-4)
-        assert found_metrics == pytest.approx(metrics, rel=1e-3, abs=1e-3)
-        assert_weights_are_close(found_weights, weights)
+        assert_same_training("single_gpu", recipe, 1, models, train_alone, tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_launch_on_one_gpu_trains_the_model_of_a_cpu(recipe, models, train_alo
 @pytest.mark.parametrize("launcher", SHARDED)
 def test_accumulation_in_two_processes_trains_the_model_of_one(launcher, recipe, models, train_alone, tmp_path):
     with TABLE.record(launcher, recipe, "accumulates"):
-        assert_two_processes_train_as_one(launcher, recipe, 4, models, train_alone, tmp_path / "out")
+        assert_same_training(launcher, recipe, 4, models, train_alone, tmp_path / "out")
 
 
 RESUMED = [

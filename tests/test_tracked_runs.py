@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from recipes.ner import run as ner
-from tests.conftest import ROOT, launch, list_sample_flags, read_jsonl, run_in_process, stop_at
+from tests.conftest import ROOT, launch, list_sample_flags, read_jsonl, run_in_process, run_recipe, stop_at
 from tests.offline_runs import find_runs, read_run
 
 import pytest
@@ -44,11 +44,6 @@ def list_flags(recipe: str, model: Path, output: Path, *others: str) -> list[str
     return [*texts, *others]
 
 
-def run_offline(recipe: str, *flags: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "recipes" / recipe / "run.py"), *map(str, flags)]
-    return launch(command, **{"WANDB_MODE": "offline", **environment})
-
-
 def assert_nothing_is_secret(run: subprocess.CompletedProcess, *folders: Path) -> None:
     """Neither the output of a run nor any file in the folders holds one of the SECRETS."""
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
@@ -70,7 +65,7 @@ def test_wandb_gets_settings_history_tables_pictures_and_scores(recipe, request,
     flags = [*flags, "--metric_for_best_model", score, "--load_best_model_at_end", "--wandb_table_rows", "3"]
     flags += ["--wandb_project", "mine", "--wandb_group", "seeds", "--wandb_tags", "a", "b", "--wandb_notes", "Why."]
     flags = list_flags(recipe, model, output, *flags, "--wandb_log_model")
-    run = run_offline(recipe, *flags, HOME=str(home), XDG_CACHE_HOME=str(home), **SECRETS)
+    run = run_recipe(recipe, *flags, HOME=str(home), XDG_CACHE_HOME=str(home), **SECRETS, WANDB_MODE="offline")
     assert run.returncode == 0, run.stderr[-3000:]
     (path,) = find_runs(output)
     tracked = read_run(path)
@@ -140,7 +135,7 @@ def test_a_stopped_run_goes_on_as_the_same_run(encoder, tmp_path):
     code, said = stop_at("step 3/12", command, WANDB_MODE="offline")
     assert code == 128 + signal.SIGTERM and "wandb sync" in said, said
     # Where it is watched from may change in between.
-    run = run_offline("ner", *flags, "--wandb_tags", "again", "--wandb_notes", "After a stop.")
+    run = run_recipe("ner", *flags, "--wandb_tags", "again", "--wandb_notes", "After a stop.", WANDB_MODE="offline")
     assert run.returncode == 0 and "Resuming from" in run.stdout, run.stderr
     first, second = map(read_run, find_runs(output))
     assert first.id == second.id and (first.exit_code, second.exit_code) == (128 + signal.SIGTERM, 0)
@@ -155,8 +150,7 @@ def test_a_stopped_run_goes_on_as_the_same_run(encoder, tmp_path):
 def test_without_a_key_a_run_is_offline_and_a_broken_one_alerts_and_ends_as_failed(encoder, tmp_path):
     output = tmp_path / "broken"
     flags = ["--learning_rate", "1e30", "--max_grad_norm", "0"]
-    command = [sys.executable, str(ROOT / "recipes/ner/run.py"), *list_flags("ner", encoder, output, *flags)]
-    run = launch(command, HOME=str(tmp_path))
+    run = run_recipe("ner", *list_flags("ner", encoder, output, *flags), HOME=str(tmp_path))
     assert run.returncode == 1
     assert "\nerror: The training loss is nan" in run.stderr and "Traceback" not in run.stderr
     no_key, data = run.stdout.index("W&B: no API key"), run.stdout.index("data       train 32 rows")
@@ -171,7 +165,7 @@ def test_stopping_early_alerts(encoder, tmp_path):
     output = tmp_path / "early"
     flags = ["--early_stopping_patience", "1", "--early_stopping_threshold", "9", "--load_best_model_at_end"]
     flags += ["--metric_for_best_model", "loss", "--eval_steps", "1", "--save_steps", "1"]
-    run = run_offline("ner", *list_flags("ner", encoder, output, *flags))
+    run = run_recipe("ner", *list_flags("ner", encoder, output, *flags), WANDB_MODE="offline")
     assert run.returncode == 0, run.stderr
     tracked = read_run(find_runs(output)[0])
     assert [title for title, _ in tracked.alerts] == ["Stopped early"]
@@ -194,7 +188,7 @@ def test_a_token_as_a_flag_or_a_line_is_refused_and_not_repeated(name, encoder, 
 
 @pytest.mark.slow
 def test_disabled_means_that_nothing_is_tracked(encoder, tmp_path):
-    run = run_offline("ner", *list_flags("ner", encoder, tmp_path / "result"), WANDB_MODE="disabled")
+    run = run_recipe("ner", *list_flags("ner", encoder, tmp_path / "result"), WANDB_MODE="disabled")
     assert run.returncode == 0 and "(tracking: files only)" in run.stdout, run.stderr
     assert not (tmp_path / "result" / "_wandb").exists()
 
@@ -205,7 +199,7 @@ def test_trackio_has_one_run_that_a_resume_goes_on_with(encoder, tmp_path):
     output = tmp_path / "mine"
     flags = [*list_flags("ner", encoder, output), "--report_to", "trackio"]
     for _ in range(2):
-        run = launch([sys.executable, str(ROOT / "recipes/ner/run.py"), *flags], TRACKIO_DIR=str(tmp_path / "kept"))
+        run = run_recipe("ner", *flags, TRACKIO_DIR=str(tmp_path / "kept"))
         assert run.returncode == 0, run.stderr[-3000:]
         for path in (output / "metrics.json", output / "checkpoint-6"):  # as if it had been killed behind step 3
             shutil.rmtree(path) if path.is_dir() else path.unlink()

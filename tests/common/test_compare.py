@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.compare import align_rows, list_changes, main, read_command_line
 from common.errors import UserError
+from common.tallies import tally_predictions
 from tests.conftest import launch, read_jsonl, write_jsonl
 
 import pytest
@@ -146,7 +147,7 @@ def test_the_greatest_changes_come_first():
     rows = [[{"tokens": ["a", "b", "c"], "tags": tags, "predicted_tags": tags} for tags in words] for _ in range(2)]
     rows[1][0] = rows[1][0] | {"predicted_tags": ["O", "B-PER", "O"]}  # one of two
     rows[1][1] = rows[1][1] | {"predicted_tags": ["O", "O", "O"]}  # none of one
-    changes = list_changes({"task": "token-classification"}, rows)
+    changes = list_changes(*(tally_predictions({"task": "token-classification"}, part) for part in rows))
     assert [(row["row"], row["score_a"], row["score_b"]) for row in changes] == [(2, 1.0, 0.0), (1, 1.0, 0.6667)]
 
 

@@ -2,6 +2,7 @@
 
 from common.results import Outcome
 from common.slices import add_intervals, group_by_length, report_slices
+from common.tallies import tally_predictions
 
 import pytest
 
@@ -21,7 +22,7 @@ def make_rows(*rights: bool, texts=None) -> list[dict]:
 
 def test_headline_scores_get_intervals_around_them():
     outcome = Outcome("text-classification", ["accuracy", "mcc"], metrics={"test_accuracy": 0.75, "test_mcc": 0.0})
-    add_intervals(outcome, "test", RECIPE, make_rows(True, True, False, True) * 10)
+    add_intervals(outcome, "test", tally_predictions(RECIPE, make_rows(True, True, False, True) * 10))
     assert list(outcome.metrics["test_intervals"]) == ["accuracy", "mcc"]
     low, high = outcome.list_intervals("test")["accuracy"]
     assert 0.55 < low < 0.75 < high < 0.95
@@ -30,15 +31,16 @@ def test_headline_scores_get_intervals_around_them():
 
 def test_a_score_that_a_copied_recipe_computes_otherwise_gets_none():
     outcome = Outcome("text-classification", ["accuracy", "kappa"], metrics={"test_accuracy": 0.7, "test_kappa": 0.1})
-    add_intervals(outcome, "test", RECIPE, make_rows(True, True, False, True))
+    add_intervals(outcome, "test", tally_predictions(RECIPE, make_rows(True, True, False, True)))
     assert "test_intervals" not in outcome.metrics
 
 
 @pytest.mark.parametrize("rows", [[], [{"id": "0", "text": "t", "predicted_label": "good"}], [{"other": 1}]])
 def test_predictions_without_gold_or_of_another_shape_get_nothing(rows):
     outcome = Outcome("text-classification", ["accuracy"])
-    add_intervals(outcome, "test", RECIPE, rows)
-    report_slices(outcome, "test", RECIPE, rows)
+    tallied = tally_predictions(RECIPE, rows)
+    add_intervals(outcome, "test", tallied)
+    report_slices(outcome, "test", tallied)
     assert outcome == Outcome("text-classification", ["accuracy"])
 
 
@@ -48,7 +50,8 @@ def test_predictions_without_gold_or_of_another_shape_get_nothing(rows):
 def test_scores_are_reported_by_quarters_of_the_length():
     outcome = Outcome("text-classification", ["accuracy"])
     rights = [True] * 4 + [True, True, True, False] + [True, True, False, False] + [False] * 4
-    report_slices(outcome, "test", RECIPE, make_rows(*rights)[::-1] + [{"id": "u", "text": "x" * 99}])
+    rows = make_rows(*rights)[::-1] + [{"id": "u", "text": "x" * 99}]
+    report_slices(outcome, "test", tally_predictions(RECIPE, rows))
     assert outcome.slices == {
         "test accuracy by length of the text": {
             "1-4 characters (4)": 1.0, "5-8 characters (4)": 0.75, "9-12 characters (4)": 0.5,
@@ -75,7 +78,8 @@ def test_few_rows_have_no_groups_by_length():
 
 def test_rows_with_and_without_chinese_characters_are_told_apart():
     outcome = Outcome("text-classification", ["accuracy"])
-    report_slices(outcome, "test", RECIPE, make_rows(True, False, True, texts=["很好", "bad", "好 good"]))
+    rows = make_rows(True, False, True, texts=["很好", "bad", "好 good"])
+    report_slices(outcome, "test", tally_predictions(RECIPE, rows))
     assert outcome.tables["test: accuracy of parts of the rows"] == [
         {"by": "script", "part": "Chinese characters", "rows": 2, "accuracy": 1.0},
         {"by": "script", "part": "no Chinese characters", "rows": 1, "accuracy": 0.0},
@@ -90,7 +94,7 @@ def test_questions_are_grouped_by_their_word_in_both_languages():
         {"question": "Where is it?", "answers": ["here"], "predicted_answer": "there"},
     ]
     outcome = Outcome("question-answering", ["f1"])
-    report_slices(outcome, "test", {"task": "question-answering", "language": None}, rows)
+    report_slices(outcome, "test", tally_predictions({"task": "question-answering", "language": None}, rows))
     table = [row for row in outcome.tables["test: f1 of parts of the rows"] if row["by"] == "question word"]
     assert [(row["part"], row["rows"], row["f1"]) for row in table] == [
         ("who", 2, pytest.approx(5 / 6)),
@@ -102,5 +106,5 @@ def test_scores_of_single_generated_texts_are_kept_for_a_histogram():
     rows = [{"source": "a", "target": "ein Hund", "predicted_target": text} for text in ("ein Hund", "xyz")]
     recipe = {"task": "translation", "target_lang": "de", "bleu_tokenizer": None, "ter": False}
     outcome = Outcome("translation", ["bleu"])
-    report_slices(outcome, "test", recipe, rows)
+    report_slices(outcome, "test", tally_predictions(recipe, rows))
     assert outcome.spreads == {"test chrf of single texts": [pytest.approx(100.0), pytest.approx(0.0, abs=1e-6)]}

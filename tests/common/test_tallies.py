@@ -8,7 +8,7 @@ from common.metrics.replies import Replies
 from common.metrics.summaries import Summaries
 from common.metrics.translations import Translations
 from common.tagging import repair_iob2
-from common.tallies import list_entries, score_entries, show_entry, tally_entries, tally_rows
+from common.tallies import list_entries, show_entry, tally_predictions
 
 import numpy as np
 import pytest
@@ -135,7 +135,7 @@ CASES = {
 def test_a_tally_of_any_rows_gives_the_scores_of_the_metric(case):
     make, score, names = CASES[case]
     recipe, rows = make()
-    tallies = tally_entries(recipe, list_entries(recipe["task"], rows))
+    tallies = tally_predictions(recipe, rows).tallies
     parts = [range(len(rows)), range(0, len(rows), 3), range(5)]
     for part in map(list, parts):
         expected = score([rows[index] for index in part])
@@ -150,7 +150,7 @@ def test_replies_are_tallied_each_and_drawn_by_dialogue():
     recipe = {"task": "text-generation", "language": None}
     known = [entry for row in rows for entry in row["replies"] if "reply" in entry]
     expected = score_texts(Replies(), known, "reply")
-    tallies = tally_rows(recipe, rows)
+    tallies = tally_predictions(recipe, rows).group_by_row()
     for name in ("rougeL", "bleu", "exact_match"):
         assert len(tallies[name].counts) == 20 and tallies[name].compute() == pytest.approx(expected[name], abs=1e-9)
     entries = list_entries("text-generation", rows)
@@ -164,7 +164,7 @@ def test_rows_without_gold_rows_of_other_tasks_and_other_columns_are_left_out():
     assert list_entries("image-classification", rows) == []
     assert list_entries("text-classification", [{"sentence": "t", "label": "bad", "predicted_label": "bad"}]) == []
     assert list_entries("text-classification", [{"text": "t", "label": "bad", "guess": "bad"}]) == []
-    assert tally_rows(recipe, [{"text": "t", "predicted_label": "bad"}]) == {}
+    assert tally_predictions(recipe, [{"text": "t", "predicted_label": "bad"}]).group_by_row() == {}
 
 
 def test_entries_are_shown_as_text_gold_and_prediction():
@@ -179,9 +179,8 @@ def test_entries_are_shown_as_text_gold_and_prediction():
 
 def test_a_sentence_without_entities_is_right_where_none_is_found():
     def score(gold, predicted):
-        recipe = {"task": "token-classification"}
-        entries = list_entries(recipe["task"], [{"tokens": ["w"], "tags": [gold], "predicted_tags": [predicted]}])
-        return score_entries(recipe["task"], tally_entries(recipe, entries)).tolist()
+        rows = [{"tokens": ["w"], "tags": [gold], "predicted_tags": [predicted]}]
+        return tally_predictions({"task": "token-classification"}, rows).score_each().tolist()
 
     assert score("O", "O") == [1.0] == score("B-PER", "B-PER")
     assert score("O", "B-PER") == [0.0] == score("B-PER", "O")
