@@ -1,0 +1,5 @@
+"""The whole table: a row for each fault of the five groups."""
+
+from tests.faults import data
+
+FAULTS = [*data.FAULTS]
