@@ -1,5 +1,5 @@
 """The whole table: a row for each fault of the five groups."""
 
-from tests.faults import data
+from tests.faults import checkpoints, data, process
 
-FAULTS = [*data.FAULTS]
+FAULTS = [*process.FAULTS, *checkpoints.FAULTS, *data.FAULTS]

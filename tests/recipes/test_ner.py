@@ -115,9 +115,7 @@ def test_every_word_of_a_long_sentence_is_labelled_once(encoder):
     assert max(len(ids) for ids in windows["input_ids"]) <= 16
     owned = [
         first + offset
-        for first, positions, sentence in zip(
-            windows["first_word"], windows["positions"], windows["row"], strict=True
-        )
+        for first, positions, sentence in zip(windows["first_word"], windows["positions"], windows["row"], strict=True)
         for offset in range(len(positions))
         if sentence
     ]
