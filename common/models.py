@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.adapters import add_adapter, check_adapter, find_unmerged_adapter, put_adapter, read_base_name
 from common.arguments import PROMPT_METHODS, ModelArguments
+from common.checkpoints import MANIFEST, find_defect
 from common.console import say
 from common.errors import UserError
 from common.freezing import freeze_parameters
@@ -126,7 +127,14 @@ def load_weights(model_class, model_args: ModelArguments, config: PreTrainedConf
 
 
 def load_result(model_class, directory: str | Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
-    """The model of a result directory, with the adapter in it where that could not be merged."""
+    """The model of a result directory, with the adapter in it where that could not be merged.
+
+    UserError where a file of the model is not as the run wrote it.
+    """
+    if (Path(directory) / MANIFEST).is_file() and (defect := find_defect(Path(directory))):
+        raise UserError(
+            f"{directory}: {defect}. Copy the result again; if a file was changed on purpose, delete {MANIFEST}."
+        )
     adapter = find_unmerged_adapter(directory)
     if adapter is None:
         return model_class.from_pretrained(directory, dtype=dtype)

@@ -23,6 +23,7 @@ from common.upload import create_repository
 
 import torch
 import transformers
+from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback
 from transformers.distributed.fsdp import is_fsdp_managed_module
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -72,7 +73,7 @@ class RecipeTrainer(ResumableTrainer):
 
     def get_train_dataloader(self):
         rows, collator = self.train_dataset, self.data_collator
-        if not has_length(rows):
+        if not isinstance(rows, Dataset):
             return super().get_train_dataloader()
         self._set_signature_columns_if_needed()
         self._signature_columns.append(ROW_NUMBER)

@@ -5,6 +5,7 @@ Plain Trainer fails these tests for every head: its loss is gradient_accumulatio
 
 import copy
 
+from common.arguments import TrainingArguments
 from common.losses import BinaryCrossEntropy, CrossEntropy, SpanCrossEntropy, hide_padding
 from common.trainers import Trainer
 
@@ -121,7 +122,8 @@ def train_steps(head: str, layout: tuple[int, int], sampling: str, tmp_path, row
     model = getattr(transformers, class_name).from_config(copy.deepcopy(config))
     if kind == "question":
         hide_padding(model)
-    args = transformers.TrainingArguments(
+    args = TrainingArguments(
+        dtype="float32",
         output_dir=str(tmp_path),
         per_device_train_batch_size=layout[0],
         gradient_accumulation_steps=layout[1],

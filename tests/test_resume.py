@@ -103,6 +103,19 @@ def test_other_settings_do_not_continue_a_run(undisturbed, tmp_path):
     assert "holds checkpoints of this run, which starting at step 0 would overwrite" in run.stderr
 
 
+def test_a_setting_that_may_change_holds_from_the_next_step_on(undisturbed, tmp_path):
+    """The optimizer's and the schedule's states hold the old rate, which would silently stay."""
+    output = copy_as_stopped(undisturbed, tmp_path / "allowed")
+    for step in (24, 30):
+        shutil.rmtree(output / f"checkpoint-{step}")
+    run = run_ner(*list_flags(output), "--learning_rate", "1e-2", "--allow_change", "learning_rate", "logging_steps")
+    assert run.returncode == 0, run.stderr
+    # A linear schedule without warmup: the first of 30 steps has the whole rate, the 20th 11/30 of it.
+    line = next(line for line in run.stdout.splitlines() if line.startswith("step 20/30"))
+    assert line.endswith("learning_rate 3.67e-03")
+    assert hash_weights(output) != hash_weights(undisturbed)
+
+
 def test_a_run_killed_at_any_moment_can_be_resumed(undisturbed, tmp_path):
     output = tmp_path / "killed"
     command = [sys.executable, str(ROOT / "recipes/ner/run.py"), *list_flags(output)]

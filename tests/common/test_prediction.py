@@ -366,6 +366,8 @@ def test_a_directory_that_cannot_predict_says_why(classifier, tmp_path):
     (directory / "model.safetensors").rename(tmp_path / "model.safetensors")
     assert "trained no model" in refuse(directory) and "(some/model)" in refuse(directory)
     (directory / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:5000])
+    assert "model.safetensors has 5000 bytes, " in refuse(directory)
+    (directory / "manifest.json").unlink()
     assert "it cannot be loaded" in refuse(directory)
     (directory / "metrics.json").unlink()
     assert refuse(directory).endswith("the run is not finished; the same command goes on with it.")

@@ -37,6 +37,11 @@ class Started:
         self.process, self.folder = process, folder
         self.stdout, self.stderr = (Path(folder.name) / name for name in ("stdout", "stderr"))
 
+    @property
+    def exitcode(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self.process.exitcode
+
     def send(self, number: int) -> None:
         """Send a signal to it, and to it alone."""
         os.kill(self.process.pid, number)

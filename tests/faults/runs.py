@@ -69,7 +69,7 @@ def wait_for(started: Started, text: str, seconds: float = 60) -> str:
     """Wait until a run has written this; what it has written by then."""
     deadline = time.monotonic() + seconds
     while text not in (said := started.read()):
-        assert started.process.exitcode is None and time.monotonic() < deadline, f"no {text!r} in: {said[-500:]}"
+        assert started.exitcode is None and time.monotonic() < deadline, f"no {text!r} in: {said[-500:]}"
         time.sleep(0.01)
     return said
 
@@ -78,7 +78,7 @@ def wait_for_path(started: Started, path: Path, seconds: float = 60) -> None:
     """Wait until a run has made this file or directory."""
     deadline = time.monotonic() + seconds
     while not path.exists():
-        assert started.process.exitcode is None and time.monotonic() < deadline, f"no {path}: {started.read()[-500:]}"
+        assert started.exitcode is None and time.monotonic() < deadline, f"no {path}: {started.read()[-500:]}"
         time.sleep(0.002)
 
 

@@ -1,9 +1,10 @@
 """`python sabotage.py run.py KIND FIRST LAST flags`: a recipe whose batches FIRST to LAST go wrong.
 
-Those of training are counted, with "nan evaluation" those of evaluations. A real fault of the arithmetic cannot be
-ordered for a step: the model's own output is spoilt on its way to the loss.
+Those of training are counted, with "nan evaluation" those of evaluations; "KIND in rank 1" spoils those of one process.
+A real fault of the arithmetic cannot be ordered for a step: the model's own output is spoilt on its way to the loss.
 """
 
+import os
 import runpy
 import sys
 
@@ -37,6 +38,8 @@ def spoil(kind: str, first: int, last: int) -> None:
 
 if __name__ == "__main__":
     path, kind, first, last = sys.argv[1:5]
-    spoil(kind, int(first), int(last))
+    kind, _, rank = kind.partition(" in rank ")
+    if not rank or os.environ["RANK"] == rank:
+        spoil(kind, int(first), int(last))
     sys.argv = [path, *sys.argv[5:]]
     runpy.run_path(path, run_name="__main__")

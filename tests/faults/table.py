@@ -1,5 +1,5 @@
 """The whole table: a row for each fault of the five groups."""
 
-from tests.faults import checkpoints, data, process
+from tests.faults import checkpoints, data, process, ranks
 
-FAULTS = [*process.FAULTS, *checkpoints.FAULTS, *data.FAULTS]
+FAULTS = [*process.FAULTS, *ranks.PROCESS_FAULTS, *checkpoints.FAULTS, *ranks.CHECKPOINT_FAULTS, *data.FAULTS]

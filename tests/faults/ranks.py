@@ -1,0 +1,183 @@
+"""Faults of one of two processes that train together, on the CPU as a user launches them (of groups A and B)."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.conftest import ROOT, make_environment
+from tests.faults.fault import Case, Fault, Finding, judge_refusal
+from tests.faults.forked import Run
+from tests.faults.runs import hash_weights, train_flags, wait_for_path
+
+import psutil
+
+ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
+# The rows of a step are those of one process in all these trainings.
+HALVES = ("--per_device_train_batch_size", "4")
+
+
+class Launched:
+    """Two processes under `accelerate launch`, with what they write."""
+
+    def __init__(self, *flags: object, script: tuple[object, ...] = ()):
+        self.folder = tempfile.TemporaryDirectory(prefix="launch-")
+        self.path = Path(self.folder.name) / "said"
+        config = ROOT / "accelerate_configs" / "multi_cpu.yaml"
+        recipe = ROOT / "recipes" / "ner" / "run.py"
+        command = [ACCELERATE, "launch", "--config_file", config, *(script or [recipe]), *flags]
+        with self.path.open("wb") as said:
+            self.process = subprocess.Popen(
+                [str(part) for part in command], cwd=ROOT, env=make_environment(), stdout=said,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def exitcode(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self.process.poll()
+
+    def read(self) -> str:
+        """What both processes and the launcher have written so far."""
+        return self.path.read_text(errors="replace")
+
+    def wait_for(self, text: str, seconds: float = 180) -> None:
+        """Wait until one of them has written this."""
+        deadline = time.monotonic() + seconds
+        while text not in self.read():
+            assert self.exitcode is None and time.monotonic() < deadline, f"no {text!r} in: {self.read()[-800:]}"
+            time.sleep(0.02)
+
+    def find_rank(self, rank: int) -> psutil.Process:
+        """The process of this rank; the launcher's own processes have none."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            if process.environ().get("RANK") == str(rank) and "run.py" in " ".join(process.cmdline()):
+                return process
+        raise AssertionError(f"no process of rank {rank}")
+
+    def finish(self, timeout: float = 120) -> Run:
+        """Wait for the end of all of them; those that are left by then are killed."""
+        timed_out = False
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                process.kill()
+            self.process.kill()
+            self.process.wait()
+        said = self.read()
+        self.folder.cleanup()
+        return Run(self.process.returncode, said, "", timed_out)
+
+
+def judge_end(run: Run, folder: Path) -> Finding:
+    """survives where all ended by themselves, no result was left, and the run goes on to the undisturbed weights."""
+    if run.timed_out:
+        return Finding("hangs", run.tail())
+    if run.code == 0 or (folder / "result" / "metrics.json").exists():
+        return Finding("silently wrong", f"a broken run looks finished: {run.tail()}")
+    again = Launched(*train_flags("ner", folder, *HALVES)).finish(300)
+    if again.code != 0 or "Resuming from" not in again.stdout:
+        return Finding("loses", again.tail())
+    undisturbed = folder / "undisturbed"
+    whole = Launched(*train_flags("ner", undisturbed, *HALVES)).finish(300)
+    assert whole.code == 0, whole.tail()
+    if hash_weights(folder / "result") != hash_weights(undisturbed / "result"):
+        return Finding("silently wrong", "other weights after the resume")
+    return Finding("survives", "ended by itself, and was resumed to the same weights")
+
+
+def send_to_rank(rank: int | None, number: int, folder: Path) -> Finding:
+    """A signal to one process, or to the launcher, once a checkpoint is there."""
+    launched = Launched(*train_flags("ner", folder, *HALVES))
+    launched.wait_for("step 4/")
+    if rank is None:
+        launched.process.send_signal(number)
+    else:
+        launched.find_rank(rank).send_signal(number)
+    run = launched.finish()
+    if number == signal.SIGTERM and "Stopped by SIGTERM at step " not in run.stdout:
+        return Finding("loses", run.tail())
+    return judge_end(run, folder)
+
+
+def kill_while_saving(folder: Path) -> Finding:
+    """SIGKILL to the process that writes, as soon as the directory of the second checkpoint is there."""
+    launched = Launched(*train_flags("ner", folder, *HALVES))
+    launched.wait_for("step 3/")
+    rank = launched.find_rank(0)
+    wait_for_path(launched, folder / "result" / "checkpoint-6")
+    rank.kill()
+    return judge_end(launched.finish(), folder)
+
+
+def raise_in_rank(folder: Path) -> Finding:
+    """An exception in one of the two in the middle of training."""
+    sabotage, recipe = (ROOT / "tests" / "faults" / "sabotage.py", ROOT / "recipes" / "ner" / "run.py")
+    flags = train_flags("ner", folder, *HALVES)
+    launched = Launched(*flags, script=(sabotage, recipe, "exception in rank 1", 5, 5))
+    return judge_end(launched.finish(), folder)
+
+
+def skip_in_both(folder: Path) -> Finding:
+    """A NaN loss in one of the two: both skip the step, and the rows of that one are named."""
+    sabotage, recipe = (ROOT / "tests" / "faults" / "sabotage.py", ROOT / "recipes" / "ner" / "run.py")
+    flags = train_flags("ner", folder, *HALVES)
+    run = Launched(*flags, script=(sabotage, recipe, "nan loss in rank 1", 5, 5)).finish(300)
+    if run.timed_out or run.code:
+        return Finding("hangs" if run.timed_out else "loses", run.tail())
+    line = next((line for line in run.stdout.splitlines() if line.startswith("Step 5: the loss is not finite")), "")
+    return Finding("survives" if line.count("train.jsonl:") == 4 else "silently wrong", line or run.tail())
+
+
+def resume_with_fewer(folder: Path) -> Finding:
+    """One process goes on with the run of two: half of the rows a step, or other random states."""
+    flags = train_flags("ner", folder, *HALVES, "--save_total_limit", "9")
+    launched = Launched(*flags)
+    launched.wait_for("step 7/")
+    launched.process.send_signal(signal.SIGTERM)
+    launched.finish()
+    kept = [folder / "result" / "checkpoint-6" / "manifest.json"]
+    single = [ACCELERATE, "launch", ROOT / "recipes" / "ner" / "run.py", *flags]
+    ended = subprocess.run(
+        [str(part) for part in single], cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=300
+    )
+    wanted = r"\(rows_per_step: 8 -> 4; processes: 2 -> 1\): .*--allow_change rows_per_step processes"
+    run = Run(
+        ended.returncode, ended.stdout, ended.stderr.split("Traceback")[0]
+    )  # the launcher's own traceback follows
+    return judge_refusal(run, wanted, kept=kept)
+
+
+def slow(name: str, attempt: Callable[[Path], Finding]) -> tuple[Case, ...]:
+    """The one case of a fault that takes a launch of two processes."""
+    return (Case(name, attempt, is_slow=True),)
+
+
+PROCESS_FAULTS = [
+    Fault(
+        "A30", "one of two processes is killed", "survives", "survives",
+        slow("rank 1", partial(send_to_rank, 1, signal.SIGKILL)),
+    ),
+    Fault("A31", "one of two processes raises", "survives", "survives", slow("rank 1", raise_in_rank)),
+    Fault(
+        "A33", "SIGTERM to one of two processes", "hangs", "survives",
+        slow("rank 1", partial(send_to_rank, 1, signal.SIGTERM)) + slow("rank 1, a NaN loss", skip_in_both),
+    ),
+    Fault(
+        "A34", "SIGTERM to the launcher of two processes", "survives", "survives",
+        slow("launcher", partial(send_to_rank, None, signal.SIGTERM)),
+    ),
+    Fault(
+        "A35", "the first of two processes is killed while it saves", "loses", "survives",
+        slow("rank 0", kill_while_saving),
+    ),
+]  # fmt: skip
+CHECKPOINT_FAULTS = [
+    Fault("B22", "one process goes on with the run of two", "silently wrong", "clear", slow("ner", resume_with_fewer)),
+]
