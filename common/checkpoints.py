@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from common.console import say
+from common.lines import escape_controls
 
 from accelerate import PartialState
 from transformers import TrainerCallback
@@ -42,19 +43,30 @@ def find_defect(directory: Path) -> str | None:
         files = json.loads((directory / MANIFEST).read_text())
     except FileNotFoundError:
         return f"incomplete: it has no {MANIFEST}, so the run stopped while it was saving"
-    except (ValueError, OSError) as error:
-        return f"{MANIFEST} cannot be read: {error}"
-    if not isinstance(files, dict) or not files or not all(isinstance(file, dict) for file in files.values()):
+    except (ValueError, OSError, RecursionError) as error:
+        return escape_controls(f"{MANIFEST} cannot be read: {error}")
+    if not isinstance(files, dict) or not files or not all(_is_entry(file) for file in files.values()):
         return f"{MANIFEST} names no files"
     for name, expected in files.items():
         path = directory / name
-        if not path.is_file():
-            return f"{name} is missing"
+        if not _is_file(path):
+            return f"{escape_controls(name)} is missing"
         if path.stat().st_size != expected["bytes"]:
             return f"{name} has {path.stat().st_size} bytes, {expected['bytes']} were written"
         if compute_sha256(path) != expected["sha256"]:
             return f"{name} is corrupt: its SHA-256 is not the one that was written"
     return None
+
+
+def _is_entry(file) -> bool:
+    return isinstance(file, dict) and {"bytes", "sha256"} <= file.keys()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL in it
+        return False
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -218,9 +218,19 @@ def _shorten_path(path: Path) -> str:
 def _build_instance(dataclass_type: type, values: dict[str, Any], places: dict[str, str]) -> Any:
     try:
         return dataclass_type(**{name: values[name] for name in list_names(dataclass_type) if name in values})
-    except ValueError as error:
-        named = [place for name, place in places.items() if re.search(rf"\b{name}\b", str(error))]
-        raise UserError((named[0] if len(named) == 1 else "") + str(error)) from error
+    except (ValueError, TypeError, OSError) as error:  # OSError: of a file that the value names
+        text = str(error)
+        found = {name: re.search(rf"\b{name}\b", text) for name in places}
+        named = sorted((match.start(), places[name]) for name, match in found.items() if match)
+        # Of several the first one that is named. Messages of Hugging Face often tell the value alone.
+        told = [place for _, place in named] or [
+            f"{place}{name}: " for name, place in places.items() if _tells(text, values[name])
+        ]
+        raise UserError((told[0] if named or len(told) == 1 else "") + text) from error
+
+
+def _tells(text: str, value: Any) -> bool:
+    return isinstance(value, str) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def _format_config(fields: dict[str, Field], values: dict[str, Any]) -> str:
