@@ -54,7 +54,7 @@ def shorten(text: str, most: int = 300) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """The text with control characters and half surrogates written as \\x1b: data can neither hide a line nor end it."""
+    """The text with control characters and half surrogates as \\x1b: data can neither hide a line nor end one."""
     return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 

@@ -685,3 +685,20 @@ def test_the_config_text_is_no_argument_of_the_trainer():
     training = parse(*ENOUGH)[3]
     assert training.config_text.startswith("# Task\n")
     assert "config_text" not in training.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("debug: nonsense", "run.yaml:3: debug: nonsense is not a valid DebugOption, please select one of "),
+        (
+            "accelerator_config: none.json",
+            "run.yaml:3: accelerator_config: [Errno 2] No such file or directory: 'none.j",
+        ),
+        ("dataset_name: glue/sst2", "run.yaml:3: dataset_name and train_file / validation_file exclude each other"),
+        ('label_weights: \'{"a": ' + 2000 * "[" + "'", "run.yaml:3: label_weights must be a mapping, or JSON like"),
+    ],
+)
+def test_a_mistake_that_only_the_arguments_themselves_find_has_its_line(write_config, capsys, line, sentence):
+    config = write_config(line)
+    assert read_error(capsys, "--config", config).startswith(f"error: {sentence}")

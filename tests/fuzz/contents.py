@@ -18,17 +18,19 @@ from hypothesis import strategies as st
 
 # What means something to one of the formats, or to what reads text.
 PIECES = (
-    b'"', b'""', b",", b"\t", b"\n", b"\r", b"\r\n", b" ", b"{", b"}", b"[", b"]", b":", b"\\", b"\\u", b"null", b"true",
-    b"NaN", b"-Infinity", b"1e999", b"-1", b"0.5", b"9" * 30, b"9" * 5000, b"[" * 2000, b'{"a":' * 1500, b'"text"', b'"data"',
-    b"text", b"label", b"id", b"a", b"O", b"B-PER", b"I-PER", b"-DOCSTART-", b"# ", b"#", b"\\ud800", b"\\udc00",
-    b"\\u0000", b"\\n", b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xff", b"\x80", b"\xc3", b"\xe4\xbd",
-    b"\xed\xa0\x80", b"\x1a", b"\x1b[2J", b"\x0b", b"\x0c", b"\x1c", "\x85".encode(), "\u2028".encode(), "\ufffd".encode(),
-    "\u3000".encode(), "你好".encode(), "é".encode(), "e\u0301".encode(), "😀".encode(), "caf\xe9".encode("latin-1"),
-    "你好".encode("gb2312"), b"PAR1",
+    b'"', b'""', b",", b"\t", b"\n", b"\r", b"\r\n", b" ", b"{", b"}", b"[", b"]", b":", b"\\", b"\\u", b"null",
+    b"true", b"NaN", b"-Infinity", b"1e999", b"-1", b"0.5", b"9" * 30, b"9" * 5000, b"[" * 2000, b'{"a":' * 1500,
+    b'"text"', b'"data"', b"text", b"label", b"id", b"a", b"O", b"B-PER", b"I-PER", b"-DOCSTART-", b"# ", b"#",
+    b"\\ud800", b"\\udc00", b"\\u0000", b"\\n", b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xff", b"\x80",
+    b"\xc3", b"\xe4\xbd", b"\xed\xa0\x80", b"\x1a", b"\x1b[2J", b"\x0b", b"\x0c", b"\x1c", b"PAR1",
+    *(text.encode() for text in ("\x85", "\u2028", "\ufffd", "\u3000", "你好", "é", "e\u0301", "😀")),
+    "caf\xe9".encode("latin-1"), "你好".encode("gb2312"),
 )  # fmt: skip
 TEXTS = st.one_of(
     st.text(max_size=12),
-    st.sampled_from(["", " ", "NA", "null", "a,b", 'say "hi"', "a\tb", "one\ntwo", "\r", "O", "-DOCSTART-", "# O", "\0"]),
+    st.sampled_from(
+        ["", " ", "NA", "null", "a,b", 'say "hi"', "a\tb", "one\ntwo", "\r", "O", "-DOCSTART-", "# O", "\0"]
+    ),
     st.sampled_from(PIECES).map(lambda piece: piece.decode(errors="replace")[:40]),
 )
 ROWS = st.lists(st.fixed_dictionaries({"id": TEXTS, "text": TEXTS, "label": TEXTS}), max_size=5)
@@ -211,17 +213,20 @@ def make_reader(suffix: str, write: Callable, list_expected: Callable, share: in
     assert suffix in FORMATS
     inputs = list_contents(write, is_binary=suffix == ".parquet")
     return Reader(
-        f"bytes of {suffix}", inputs, lambda content, folder: attempt_file(content, folder, suffix, list_expected), share
+        f"bytes of {suffix}",
+        inputs,
+        lambda content, folder: attempt_file(content, folder, suffix, list_expected),
+        share,
     )
 
 
 SIDES = list_contents(write_text)
 READERS = [
-    make_reader(".jsonl", write_jsonl, list_json_lines, 10),
-    make_reader(".json", write_json, list_json, 10),
-    make_reader(".csv", write_csv, list_csv, 10),
-    make_reader(".tsv", write_tsv, list_tsv, 8),
-    make_reader(".parquet", write_parquet, list_parquet, 4),
-    make_reader(".conll", write_conll, list_sentences, 8),
-    Reader("bytes of two parallel files", st.tuples(SIDES, st.one_of(st.none(), SIDES)), attempt_parallel_files, 6),
+    make_reader(".jsonl", write_jsonl, list_json_lines, 20),
+    make_reader(".json", write_json, list_json, 20),
+    make_reader(".csv", write_csv, list_csv, 20),
+    make_reader(".tsv", write_tsv, list_tsv, 16),
+    make_reader(".parquet", write_parquet, list_parquet, 6),
+    make_reader(".conll", write_conll, list_sentences, 16),
+    Reader("bytes of two parallel files", st.tuples(SIDES, st.one_of(st.none(), SIDES)), attempt_parallel_files, 12),
 ]

@@ -29,7 +29,9 @@ RECIPES: dict[str, tuple[ModuleType, tuple[type, ...]]] = {
     "sentiment": (sentiment, (ModelArguments, DataArguments, sentiment.SentimentArguments, TrainingArguments)),
     "ner": (ner, (ModelArguments, DataArguments, ner.NerArguments, TrainingArguments)),
     "translation": (translation, (ModelArguments, DataArguments, translation.TranslationArguments, *GENERATION)),
-    "summarization": (summarization, (ModelArguments, DataArguments, summarization.SummarizationArguments, *GENERATION)),
+    "summarization": (
+        summarization, (ModelArguments, DataArguments, summarization.SummarizationArguments, *GENERATION)
+    ),
     "qa": (qa, (ModelArguments, DataArguments, qa.QaArguments, TrainingArguments)),
     "dialogue": (dialogue, (ModelArguments, DataArguments, dialogue.DialogueArguments, *GENERATION)),
 }  # fmt: skip

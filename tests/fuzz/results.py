@@ -6,13 +6,12 @@ from functools import cache
 from pathlib import Path
 
 from common.checkpoints import MANIFEST, find_defect, find_newest_checkpoint, seal_checkpoint
-from common.chat_templates import find_end_of_turn
 from common.errors import UserError
 from common.inputs import check_inputs, open_file, read_inputs
 from common.predict import names_file, parse_text
 from common.predictors import TASKS
 from common.results import METRICS_FILE, RECIPE_FILE, read_result
-from tests.fuzz.contents import DAMAGES, FORMATS, PIECES, SIDES, damage, list_contents, write_csv, write_jsonl
+from tests.fuzz.contents import DAMAGES, PIECES, SIDES, damage, list_contents, write_csv, write_jsonl
 from tests.fuzz.reader import Reader, check_refusal, check_text
 from tests.fuzz.rows import DRAWN, SPOKEN, VALUES, write_lines
 from tests.fuzz.sequences import build_chat, build_tokenizer
@@ -52,7 +51,9 @@ def draw_input(draw) -> tuple[str, str, bytes, str]:
     if kind <= 2:
         suffix, content = ".jsonl", write_lines(draw(DRAWN[recipe]), draw(st.booleans()))
     else:
-        suffix = draw(st.sampled_from([".txt", ".txt", ".csv", ".json", ".tsv", ".conll", ".jsonl", ".parquet", ".xml"]))
+        suffix = draw(
+            st.sampled_from([".txt", ".txt", ".csv", ".json", ".tsv", ".conll", ".jsonl", ".parquet", ".xml"])
+        )
         content = draw(st.one_of(SIDES, CSV, LINES))
     content = damage(content, draw(st.lists(DAMAGES, max_size=2)) if kind % 3 else [])
     return recipe, suffix, content, draw(st.sampled_from(["stop", "keep"]))
@@ -86,7 +87,9 @@ def attempt_input(drawn: tuple[str, str, bytes, str], folder: Path) -> bool:
 def attempt_items(drawn: tuple[str, list], folder: Path) -> bool:
     """Objects of Python, as load_predictor gets them, become inputs or faults; so does the text of a command line."""
     recipe, items = drawn
-    rows = list(read_inputs([(f"row {number}", item) for number, item in enumerate(items, start=1)], build_task(recipe)))
+    rows = list(
+        read_inputs([(f"row {number}", item) for number, item in enumerate(items, start=1)], build_task(recipe))
+    )
     assert len(rows) >= len([item for item in items if not (isinstance(item, dict) and "paragraphs" in item)])
     for item in items:
         if isinstance(item, str):
@@ -135,7 +138,7 @@ MANIFESTS = st.one_of(
 
 
 def attempt_manifest(drawn: tuple[list | bytes, int], folder: Path) -> bool:
-    """A checkpoint is whole where all its bytes are as they were sealed; else it says why it is not, and is passed over."""
+    """A checkpoint is whole where all its bytes are as they were sealed; else it says why not, and is passed by."""
     manifest, number = drawn
     checkpoint = folder / "checkpoint-1"
     (checkpoint / "b").mkdir(parents=True)
@@ -158,13 +161,15 @@ def attempt_manifest(drawn: tuple[list | bytes, int], folder: Path) -> bool:
 
 
 READERS = [
-    Reader("files to predict", draw_input(), attempt_input, 6),
+    Reader("files to predict", draw_input(), attempt_input, 4),
     Reader(
         "objects to predict",
-        st.tuples(st.sampled_from(sorted(TASKS)), st.lists(st.one_of(SPOKEN, VALUES, *DRAWN.values()), min_size=1, max_size=3)),
+        st.tuples(
+            st.sampled_from(sorted(TASKS)), st.lists(st.one_of(SPOKEN, VALUES, *DRAWN.values()), min_size=1, max_size=3)
+        ),
         attempt_items,
-        4,
+        3,
     ),
-    Reader("recipe.json and metrics.json", st.tuples(JSON_FILES, JSON_FILES), attempt_result, 8),
-    Reader("manifest.json", st.tuples(MANIFESTS, st.integers(0, 3)), attempt_manifest, 6),
+    Reader("recipe.json and metrics.json", st.tuples(JSON_FILES, JSON_FILES), attempt_result, 10),
+    Reader("manifest.json", st.tuples(MANIFESTS, st.integers(0, 3)), attempt_manifest, 4),
 ]

@@ -24,7 +24,13 @@ from seqeval.metrics.sequence_labeling import get_entities
 from transformers import PreTrainedTokenizerFast
 
 TYPES = ("PER", "LOC", "B-X", "人")
-LEARNT = ["Ada lives in Paris .", "是的 好 吗", "e\u0301a 😀👍🏽", "user assistant system", "abcdefghijklmnopqrstuvwxyz 0123456789"]
+LEARNT = [
+    "Ada lives in Paris .",
+    "是的 好 吗",
+    "e\u0301a 😀👍🏽",
+    "user assistant system",
+    "abcdefghijklmnopqrstuvwxyz 0123456789",
+]
 STRICT = """\
 {%- if messages[0]['role'] == 'system' -%}{{ raise_exception('no system message') }}{%- endif -%}
 {%- for message in messages -%}
@@ -106,7 +112,9 @@ def attempt_tags(drawn: tuple[list[str], str], folder: Path) -> bool:
 # Windows of words
 
 
-WORDS = st.lists(st.one_of(SPOKEN.filter(bool), st.text(min_size=1, max_size=12), st.just("a" * 40)), min_size=1, max_size=12)
+WORDS = st.lists(
+    st.one_of(SPOKEN.filter(bool), st.text(min_size=1, max_size=12), st.just("a" * 40)), min_size=1, max_size=12
+)
 
 
 def attempt_windows(drawn: tuple[list[list[str]], str, int, int], folder: Path) -> bool:
@@ -208,31 +216,32 @@ def check_learnt(encoded: dict, tokenizer, replies: list[str], end_of_turn: str,
         assert found == "".join(reply + end_of_turn for reply in replies)
 
 
+KINDS, TURNS = st.sampled_from(["words", "bytes"]), st.sampled_from(["all", "last"])
 READERS = [
-    Reader("tags of entities", draw_entities(), attempt_entities, 10),
+    Reader("tags of entities", draw_entities(), attempt_entities, 20),
     Reader(
         "tags in any order",
         st.tuples(st.one_of(TAGS, FAULTY), st.sampled_from(["auto", *LETTERS])),
         attempt_tags,
-        10,
+        20,
     ),
     Reader(
         "windows of words",
         st.tuples(
-            st.lists(WORDS, min_size=1, max_size=2), st.sampled_from(["words", "bytes"]), st.integers(4, 24), st.integers(0, 30)
+            st.lists(WORDS, min_size=1, max_size=2), KINDS, st.integers(4, 24), st.integers(0, 30)
         ),
         attempt_windows,
-        8,
+        14,
     ),
     Reader(
         "answers in windows",
         st.tuples(draw_question(), st.just("words"), st.integers(36, 64), st.integers(1, 20)),
         attempt_answers,
-        8,
+        10,
     ),
     Reader(
         "dialogues in templates",
-        st.tuples(draw_dialogue(), st.sampled_from(sorted(CHATS)), st.sampled_from(["all", "last"]), st.integers(12, 200)),
+        st.tuples(draw_dialogue(), st.sampled_from(sorted(CHATS)), TURNS, st.integers(12, 200)),
         attempt_dialogue,
         6,
     ),

@@ -25,12 +25,17 @@ from transformers.hf_argparser import string_to_bool
 LEFT_OUT = {"deepspeed", "fsdp", "fsdp_config", "local_rank", "ddp_backend", "tpu_num_cores"}
 SCALARS = st.one_of(
     st.integers(-2, 600), st.floats(), st.booleans(), st.none(),
-    st.sampled_from(["auto", "none", "all", "steps", "epoch", "no", "1e-5", "1e5", ".inf", "1_000", "0x10", "07", "1:30",
-                     "2024-01-01", "~", "yes", "=", "", " ", "{}", "[]", "a: b", "*x", "&x", "!!int 3", "@", "%", "\u2028",
-                     "bf16", "true", "True", "null", "./rows.jsonl", "../x", "\x85", "\ufeff", "a\nb", "${HOME}", "~/x"]),
+    st.sampled_from(["auto", "none", "all", "steps", "epoch", "no", "1e-5", "1e5", ".inf", "1_000", "0x10", "07",
+                     "1:30", "2024-01-01", "~", "yes", "=", "", " ", "{}", "[]", "a: b", "*x", "&x", "!!int 3", "@",
+                     "%", "\u2028", "bf16", "true", "True", "null", "./rows.jsonl", "../x", "\x85", "\ufeff",
+                     "a\nb", "${HOME}", "~/x"]),
     st.text(max_size=8),
 )  # fmt: skip
-NESTED = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.one_of(st.text(max_size=4), SCALARS), SCALARS, max_size=2))
+NESTED = st.one_of(
+    SCALARS,
+    st.lists(SCALARS, max_size=3),
+    st.dictionaries(st.one_of(st.text(max_size=4), SCALARS), SCALARS, max_size=2),
+)
 
 
 @cache
@@ -59,21 +64,26 @@ def draw_settings(draw, recipe: str) -> dict:
     for field in draw(st.lists(st.sampled_from(list_fields(recipe)), max_size=4)):
         settings[field.name] = draw(draw_value(field))
     if draw(st.integers(0, 9)) == 7:
-        settings[draw(st.one_of(st.sampled_from(["sead", "evaluation_strategy", "a\nb", "hub_token"]), st.text(max_size=6)))] = draw(NESTED)
+        settings[
+            draw(st.one_of(st.sampled_from(["sead", "evaluation_strategy", "a\nb", "hub_token"]), st.text(max_size=6)))
+        ] = draw(NESTED)
     return settings
 
 
 DEMOS = [(ROOT / "recipes" / recipe / "configs" / "demo.yaml").read_bytes() for recipe in RECIPES]
 SOUP = st.lists(
-    st.sampled_from([b"seed", b": ", b":", b"1", b"\n", b"  ", b"- ", b"[", b"]", b"{", b"}", b"&a ", b"*a", b"? ", b"!!",
-                     b"---\n", b"...\n", b"%YAML 9.9\n", b"|\n", b">", b"#", b"<<: ", b"'", b'"', b"\t", *PIECES]),
+    st.sampled_from([b"seed", b": ", b":", b"1", b"\n", b"  ", b"- ", b"[", b"]", b"{", b"}", b"&a ", b"*a", b"? ",
+                     b"!!", b"---\n", b"...\n", b"%YAML 9.9\n", b"|\n", b">", b"#", b"<<: ", b"'", b'"',
+                     b"\t", *PIECES]),
     max_size=14,
 ).map(b"".join)  # fmt: skip
 
 
 def write_settings(settings: dict, is_flow: bool) -> bytes:
     """The settings as YAML."""
-    return yaml.safe_dump(settings, allow_unicode=True, default_flow_style=is_flow, sort_keys=False).encode(errors="replace")
+    return yaml.safe_dump(settings, allow_unicode=True, default_flow_style=is_flow, sort_keys=False).encode(
+        errors="replace"
+    )
 
 
 @st.composite
@@ -136,14 +146,24 @@ def draw_flags(draw) -> tuple[str, list[str]]:
     recipe = draw(st.sampled_from(sorted(RECIPES)))
     args = []
     for name, value in draw(draw_settings(recipe)).items():
-        values = value if isinstance(value, list) else [json.dumps(value, default=str) if isinstance(value, dict) else value]
+        values = (
+            value if isinstance(value, list) else [json.dumps(value, default=str) if isinstance(value, dict) else value]
+        )
         # A terminal can hand over neither NUL nor half a character.
         texts = [str(part).replace("\0", "").encode(errors="replace").decode() for part in values]
         name = name.replace("\0", "").encode(errors="replace").decode()
         glued = len(texts) == 1 and draw(st.booleans())
         args += [f"--{name}={texts[0]}"] if glued else [f"--{name}", *texts]
     if draw(st.integers(0, 9)) == 7:
-        args.insert(draw(st.integers(0, len(args))), draw(st.one_of(st.sampled_from(["--", "-", "-h1", "--seed", "x", "--config"]), st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5))))
+        args.insert(
+            draw(st.integers(0, len(args))),
+            draw(
+                st.one_of(
+                    st.sampled_from(["--", "-", "-h1", "--seed", "x", "--config"]),
+                    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5),
+                )
+            ),
+        )
     return recipe, args
 
 

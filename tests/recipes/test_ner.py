@@ -68,7 +68,10 @@ def test_a_row_without_tags_stays_unlabelled():
     [
         ({"tokens": ["a", "b"], "tags": ["O"]}, "tags: 1 tags for 2 words; give every word one tag"),
         ({"tokens": [], "tags": []}, "tokens: it is '[]'; write a list of words, none of them empty"),
-        ({"tokens": ["a", ""], "tags": ["O", "O"]}, "tokens: it is \"['a', '']\"; write a list of words, none of them empty"),
+        (
+            {"tokens": ["a", ""], "tags": ["O", "O"]},
+            "tokens: it is \"['a', '']\"; write a list of words, none of them empty",
+        ),
         ({"tokens": ["a", None], "tags": ["O", "O"]}, "tokens: it is \"['a', None]\"; write a list of words, none of"),
         ({"tokens": 7, "tags": ["O"]}, "tokens: it is '7'; write a list of words, none of them empty"),
         ({"tokens": ["a"], "tags": ["PERSON"]}, "tags: 'PERSON' is not a tag; write O, or B/"),
