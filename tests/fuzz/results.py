@@ -12,8 +12,9 @@ from common.predict import names_file, parse_text
 from common.predictors import TASKS
 from common.results import METRICS_FILE, RECIPE_FILE, read_result
 from tests.fuzz.contents import DAMAGES, PIECES, SIDES, damage, list_contents, write_csv, write_jsonl
+from tests.fuzz.drawn import DRAWN, SPOKEN, VALUES
 from tests.fuzz.reader import Reader, check_refusal, check_text
-from tests.fuzz.rows import DRAWN, SPOKEN, VALUES, write_lines
+from tests.fuzz.rows import write_lines
 from tests.fuzz.sequences import build_chat, build_tokenizer
 
 from hypothesis import strategies as st

@@ -16,8 +16,8 @@ from common.tagging import LETTERS, convert_to_iob2, detect_scheme, find_entitie
 from common.windows import encode_word_windows, encode_words
 from recipes.qa.run import read_question
 from tests.fuzz.contents import TEXTS
+from tests.fuzz.drawn import SPOKEN, draw_dialogue, draw_question
 from tests.fuzz.reader import Reader, check_text
-from tests.fuzz.rows import SPOKEN, draw_dialogue, draw_question
 
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities

@@ -13,9 +13,9 @@ from common.fields import Field, build_parser
 from common.layouts import read_launch, read_layout
 from tests.conftest import ROOT
 from tests.fuzz.contents import DAMAGES, PIECES, damage
+from tests.fuzz.drawn import VALUES, mix
 from tests.fuzz.reader import Reader, check_text
 from tests.fuzz.recipes import NEEDED, RECIPES
-from tests.fuzz.rows import VALUES, mix
 
 import yaml
 from hypothesis import strategies as st
