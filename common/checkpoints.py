@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.console import say
+from common.lines import escape_controls
 from common.provenance import compute_sha256
 
 from accelerate import PartialState
@@ -77,17 +78,28 @@ def find_defect(directory: Path) -> str | None:
         files = read_manifest(directory)["files"]
     except FileNotFoundError:
         return f"incomplete: it has no {MANIFEST}, so the run stopped while it was saving"
-    except (ValueError, OSError) as error:
-        return f"{MANIFEST} cannot be read: {error}"
+    except (ValueError, OSError, RecursionError) as error:
+        return escape_controls(f"{MANIFEST} cannot be read: {error}")
     for name, expected in files.items():
         path = directory / name
-        if not path.is_file():
-            return f"{name} is missing"
+        if not _is_file(path):
+            return f"{escape_controls(name)} is missing"
         if path.stat().st_size != expected["bytes"]:
             return f"{name} has {path.stat().st_size} bytes, {expected['bytes']} were written"
         if compute_sha256(path) != expected["sha256"]:
             return f"{name} is corrupt: its SHA-256 is not the one that was written"
     return None
+
+
+def _is_entry(file) -> bool:
+    return isinstance(file, dict) and {"bytes", "sha256"} <= file.keys()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL in it
+        return False
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

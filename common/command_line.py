@@ -15,6 +15,7 @@ from common.console import say
 from common.errors import UserError, install_error_hook
 from common.fields import Field, build_parser, group_fields, list_names, name_wanted
 from common.help_text import format_help
+from common.lines import escape_controls
 from common.old_names import CURES
 
 import yaml
@@ -42,7 +43,7 @@ def parse_arguments(*dataclass_types: type, args: list[str] | None = None) -> tu
     except UserError as error:
         # One message a machine: its processes all see the same files, but another machine may lack one.
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
+            print("error:", escape_controls(" ".join(str(error).split())), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 
 
@@ -125,7 +126,8 @@ def _find_demo_config() -> str:
 def _read_config(path: str, fields: dict[str, Field]) -> dict[str, Setting]:
     """The settings that a YAML file holds, by field name."""
     try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+        text = Path(path).read_text(encoding="utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise UserError(f"{path}: the config file cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -134,10 +136,13 @@ def _read_config(path: str, fields: dict[str, Field]) -> dict[str, Setting]:
     except yaml.MarkedYAMLError as error:
         reason = ", ".join(filter(None, (error.context, error.problem)))
         raise UserError(f"{path}:{error.problem_mark.line + 1}: not valid YAML: {reason}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{path}:{line}: not valid YAML: U+{error.character:04X} is no text") from None
+    except RecursionError:
+        raise UserError(f"{path}:1: not valid YAML: brackets within brackets, a thousand deep") from None
     if root is None:
-        raise UserError(f"{path}: the config file is empty: write lines like 'seed: 42'")
+        raise UserError(f"{path}:1: the config file is empty: write lines like 'seed: 42'")
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}:{root.start_mark.line + 1}: a config file has lines like 'seed: 42'")
     settings = {}
@@ -197,7 +202,7 @@ def _convert_text(text: Any, setting: Setting, field: Field) -> Any:
         if field.choices and text not in map(str, field.choices):
             raise ValueError
         value = text if str in field.types else field.convert(text)
-    except (ValueError, TypeError, ArgumentTypeError):
+    except (ValueError, TypeError, ArgumentTypeError, RecursionError):
         given = {list: "a list", dict: "a mapping", type(None): "null"}.get(type(text), repr(text))
         raise UserError(f"{setting.place}{setting.label} must be {name_wanted(field)}, not {given}") from None
     if isinstance(value, str) and value.startswith(("./", "../")):
@@ -213,9 +218,19 @@ def _shorten_path(path: Path) -> str:
 def _build_instance(dataclass_type: type, values: dict[str, Any], places: dict[str, str]) -> Any:
     try:
         return dataclass_type(**{name: values[name] for name in list_names(dataclass_type) if name in values})
-    except ValueError as error:
-        named = [place for name, place in places.items() if re.search(rf"\b{name}\b", str(error))]
-        raise UserError((named[0] if len(named) == 1 else "") + str(error)) from error
+    except (ValueError, TypeError, OSError) as error:  # OSError: of a file that the value names
+        text = str(error)
+        found = {name: re.search(rf"\b{name}\b", text) for name in places}
+        named = sorted((match.start(), places[name]) for name, match in found.items() if match)
+        # Of several the first one that is named. Messages of Hugging Face often tell the value alone.
+        told = [place for _, place in named] or [
+            f"{place}{name}: " for name, place in places.items() if _tells(text, values[name])
+        ]
+        raise UserError((told[0] if named or len(told) == 1 else "") + text) from error
+
+
+def _tells(text: str, value: Any) -> bool:
+    return isinstance(value, str) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def _format_config(fields: dict[str, Field], values: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from common.arguments import DataArguments
 from common.console import say
 from common.errors import UserError
-from common.lines import SHOWN_COMPLAINTS, suggest
+from common.lines import SHOWN_COMPLAINTS, escape_controls, suggest
 from common.sources import Source, find_sources
 
 import datasets
@@ -167,12 +167,16 @@ def _read_split(split: str, sources: list[Source], wishes: _Wishes, limit: int |
 
 
 def _unfold_rows(source: Source, unfold: Callable[[dict], Iterable[dict]]) -> Iterator[tuple[int, dict]]:
+    line = parts = 0
     for line, row in source.rows:
         try:
             for part in unfold(row):
+                parts += 1
                 yield line, part
         except RowError as error:
             source.complaints.add(str(error), line)
+    if line and not parts and not source.complaints.count:
+        source.complaints.add("up to here no row holds an example; add rows or leave the file out", line)
 
 
 def _check_rows(
@@ -193,7 +197,7 @@ def _check_rows(
         complaints.add(str(error), head[0][0])
         return
     result.unused_columns |= dict.fromkeys(name for name in found if name not in {"id", *names.values()})
-    has_own_ids = "id" in found
+    has_own_ids = "id" in found and "id" not in names.values()  # it is also the code of Indonesian
     result.has_own_ids |= has_own_ids
     for number, (line, row) in enumerate(itertools.islice(itertools.chain(head, rows), limit), start):
         try:
@@ -257,8 +261,11 @@ def _find_repeated_ids(dataset: datasets.Dataset) -> list[str]:
         return []
     first_origins, faults = {}, []
     for row_id, origin in zip(dataset["id"], dataset["origin"], strict=True):
-        first = first_origins.setdefault(row_id, origin)
-        if first != origin:
+        first = first_origins.get(row_id)
+        if first is None:
+            first_origins[row_id] = origin
+        else:
+            row_id = escape_controls(row_id)
             faults.append(f'{origin}: the id "{row_id}" is already that of {first}; give every row its own')
     hidden = len(faults) - SHOWN_COMPLAINTS
     return faults[:SHOWN_COMPLAINTS] + ([f"and {hidden} more repeated ids; mend these too"] if hidden > 0 else [])

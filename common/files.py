@@ -160,7 +160,9 @@ def _read_parquet(path: Path, complaints: Complaints) -> Iterator[tuple[int, dic
             return
         features = datasets.Features.from_arrow_schema(file.schema_arrow)
         yield from enumerate(list_rows(file.iter_batches(batch_size=1000), features), start=1)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):  # the file cannot be read at all; what Arrow finds damaged has no number
+            raise
         complaints.add(f"not a whole parquet file ({str(error).splitlines()[0]}); write it again", line=1)
 
 

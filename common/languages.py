@@ -47,7 +47,7 @@ def name_columns(
 
 def unfold_translation(row: dict) -> list[dict]:
     """The row with the texts of {"translation": {"en": ..., "de": ...}}, the Hub's shape, as columns of their own."""
-    texts = row.get("translation")
+    texts = row.get("translation") if isinstance(row, dict) else None  # to be predicted it may be anything
     if not isinstance(texts, dict):
         return [row]
     return [{name: value for name, value in row.items() if name != "translation"} | texts]

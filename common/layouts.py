@@ -46,9 +46,9 @@ def read_layout(launch: dict, path: str, num_processes: int | None = None) -> La
     if not isinstance(processes, int) or processes < 1:
         raise UserError(f"{path}: num_processes is missing: write how many processes train, or give --num_processes.")
     if kind == "DEEPSPEED":
-        return _name_zero(_read_zero(launch, path), processes)
+        return _name_zero(_read_zero(launch, path), processes, path)
     if kind == "FSDP":
-        return _name_fsdp(launch.get("fsdp_config") or {}, processes)
+        return _name_fsdp(_require_mapping(launch.get("fsdp_config"), f"{path}: fsdp_config"), processes)
     if kind not in ("NO", "MULTI_GPU"):
         raise UserError(
             f"{path}: distributed_type is {kind or 'missing'}: NO, MULTI_GPU, DEEPSPEED and FSDP are known here."
@@ -62,7 +62,7 @@ def read_launch(path: str) -> dict:
         launch = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: the accelerate config cannot be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or a date that is none
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(launch, dict):
         raise UserError(f"{path}: a config of accelerate has lines like 'num_processes: 2'.")
@@ -83,7 +83,7 @@ def find_layout(accelerator) -> Layout:
 
 def _read_zero(launch: dict, path: str) -> dict:
     """zero_optimization as in a config of DeepSpeed, wherever the config of accelerate has it."""
-    settings = launch.get("deepspeed_config") or {}
+    settings = _require_mapping(launch.get("deepspeed_config"), f"{path}: deepspeed_config")
     file = settings.get("deepspeed_config_file")
     if file is None:
         if "zero_stage" not in settings:
@@ -91,21 +91,33 @@ def _read_zero(launch: dict, path: str) -> dict:
         devices = {part: settings.get(f"offload_{part}_device") for part in ("optimizer", "param")}
         return {"stage": settings["zero_stage"]} | {f"offload_{part}": {"device": devices[part]} for part in devices}
     try:
-        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        config = json.loads(Path(str(file)).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"{path}: deepspeed_config_file {file} cannot be read: {error.strerror}; its path is relative to where you "
             "launch from."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not valid JSON: {error}") from None
-    return config.get("zero_optimization") or {}
+    config = _require_mapping(config, f"{file}: it")
+    return _require_mapping(config.get("zero_optimization"), f"{file}: zero_optimization")
 
 
-def _name_zero(zero: dict, processes: int) -> Layout:
-    stage = int(zero.get("stage", 0))
+def _require_mapping(value, name: str) -> dict:
+    """The mapping, an empty one where there is none."""
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{name} is {str(value)[:60]!r}: write lines of settings, or leave it out.")
+    return value or {}
+
+
+def _name_zero(zero: dict, processes: int, path: str = "zero_optimization") -> Layout:
+    stage = zero.get("stage", 0)
+    if str(stage) not in ("0", "1", "2", "3"):
+        raise UserError(f"{path}: the stage of ZeRO is {str(stage)[:60]!r}: write 0, 1, 2 or 3.")
+    stage = int(stage)
     offloads = [
-        (zero.get(f"offload_{part}") or {}).get("device") not in (None, "none") for part in ("optimizer", "param")
+        _require_mapping(zero.get(f"offload_{part}"), f"{path}: offload_{part}").get("device") not in (None, "none")
+        for part in ("optimizer", "param")
     ]
     return Layout(f"ZeRO {stage}" + " offload" * any(offloads), "deepspeed", processes, stage, *offloads)
 

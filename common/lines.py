@@ -2,6 +2,7 @@
 
 import codecs
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Complaints:
         """Count one fault; `text` says what is wrong and, after a semicolon, what to do."""
         self.count += 1
         if self.count <= SHOWN_COMPLAINTS:
-            self._shown.append((line, f"{self.locate(line, column)}: {text}"))
+            self._shown.append((line, f"{self.locate(line, column)}: {escape_controls(text)}"))
 
     def list_lines(self) -> list[str]:
         """One line a fault, in the order of the file: the first ten found, and how many more there are."""
@@ -50,6 +51,15 @@ def name_some(names: Sequence[str], most: int = 6) -> str:
 def shorten(text: str, most: int = 300) -> str:
     """The first `most` characters, and " ..." where there are more."""
     return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def escape_controls(text: str) -> str:
+    """The text with control characters and half surrogates as \\x1b: data can neither hide a line nor end one."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+# The C0 and C1 controls, the separators that end a line elsewhere, and surrogates.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def read_lines(path: Path, complaints: Complaints) -> Iterator[tuple[int, str, bool]]:
@@ -97,5 +107,5 @@ def refuse_rows(faults: list[tuple[str, str]]) -> None:
     """Raise a UserError where there are (place, text) faults: the first ten, and how many more there are."""
     if faults:
         hidden = len(faults) - SHOWN_COMPLAINTS
-        lines = [f"{place}: {text}" for place, text in faults[:SHOWN_COMPLAINTS]]
+        lines = [f"{place}: {escape_controls(text)}" for place, text in faults[:SHOWN_COMPLAINTS]]
         raise UserError("\n".join(lines + ([f"and {hidden} more; mend these and run it again"] if hidden > 0 else [])))

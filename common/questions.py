@@ -63,9 +63,10 @@ def _read_answers(value) -> tuple[list, list]:
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):  # a field of a CSV file
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if value.lstrip()[0] == "{":  # an answer may begin with a bracket
-                raise RowError(f"answers: invalid JSON in the field: {error.msg}; write the answers as JSON") from None
+                reason = getattr(error, "msg", error)
+                raise RowError(f"answers: invalid JSON in the field: {reason}; write the answers as JSON") from None
     if isinstance(value, dict) and "text" in value:
         texts, starts = value["text"], value.get("answer_start")
         texts = [texts] if isinstance(texts, str) else texts

@@ -295,5 +295,8 @@ def write_json(path: Path, content) -> None:
 
 
 def read_json(path: Path):
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The content of a JSON file; a ValueError where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path.name} has brackets within brackets, a thousand deep") from None

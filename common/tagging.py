@@ -189,7 +189,7 @@ def read_words(value) -> list[str]:
     """The words of a row: a list of them, or a text that is split at its spaces; RowError where there are none."""
     words = value.split() if isinstance(value, str) else value
     if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
-        raise RowError(f"tokens: a list of words is needed, none of them empty, not {str(value)[:60]!r}")
+        raise RowError(f"tokens: it is {str(value)[:60]!r}; write a list of words, none of them empty")
     return words
 
 

@@ -246,3 +246,18 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
 def test_a_checkpoint_without_seal_neither_counts_nor_is_deleted(tmp_path):
     write_checkpoint(tmp_path, 15, sealed=False)
     assert save_steps(tmp_path, [10, 20, 30], 2) == ["checkpoint-15", "checkpoint-20", "checkpoint-30"]
+
+
+@pytest.mark.parametrize(
+    ("written", "defect"),
+    [
+        ('{"a.bin": {}}', "manifest.json cannot be read: it names files without size and SHA-256"),
+        ('{"a.bin": {"bytes": 3}}', "manifest.json cannot be read: it names files without size and SHA-256"),
+        ('{"a\\u0000b": {"bytes": 3, "sha256": ""}}', "a\\x00b is missing"),
+        ('{"' + 5000 * "a" + '": {"bytes": 3, "sha256": ""}}', 5000 * "a" + " is missing"),
+        (2000 * "[", "manifest.json cannot be read: maximum recursion depth exceeded"),
+    ],
+)
+def test_a_manifest_that_says_nothing_of_use_is_a_defect(tmp_path, written, defect):
+    (tmp_path / "manifest.json").write_text(f'{{"run": {{}}, "files": {written}}}')
+    assert find_defect(tmp_path).startswith(defect)

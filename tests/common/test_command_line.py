@@ -336,15 +336,17 @@ def test_a_repeated_key_names_both_lines(write_config, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "run.yaml: the config file is empty: write lines like 'seed: 42'"),
-        (b"# nothing\n", "run.yaml: the config file is empty: write lines like 'seed: 42'"),
+        (b"", "run.yaml:1: the config file is empty: write lines like 'seed: 42'"),
+        (b"# nothing\n", "run.yaml:1: the config file is empty: write lines like 'seed: 42'"),
         (b"# a list\n- a\n", "run.yaml:2: a config file has lines like 'seed: 42'"),
         (b"seed 42\n", "run.yaml:1: a config file has lines like 'seed: 42'"),
         (b"seed: 42\nnote: [a\n", "run.yaml:3: not valid YAML: while parsing a flow sequence, expected ',' or ']', "),
         (b"seed: 42\n\tnote: a\n", "run.yaml:2: not valid YAML: "),
         (b"seed: 42\n---\nseed: 43\n", "run.yaml:2: not valid YAML: expected a single document in the stream, but"),
         (b"seed: 42\nnote: \xe9t\xe9\n", "run.yaml:2: the config file is not UTF-8 text"),
-        (b"note: a\x00b\n", "run.yaml: not valid YAML: unacceptable character #x0000"),
+        (b"seed: 42\nnote: a\x00b\n", "run.yaml:2: not valid YAML: U+0000 is no text"),
+        (b"note: " + 1000 * b"[", "run.yaml:1: not valid YAML: brackets within brackets, a thousand deep"),
+        (b'"a\\nb\\e[2J": 1\n', "run.yaml:1: unknown key 'a\\nb\\x1b[2J'"),
     ],
 )
 def test_a_file_that_is_no_config_is_refused_in_one_sentence(here, capsys, content, message):
@@ -684,3 +686,20 @@ def test_the_config_text_is_no_argument_of_the_trainer():
     training = parse(*ENOUGH)[3]
     assert training.config_text.startswith("# Task\n")
     assert "config_text" not in training.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("debug: nonsense", "run.yaml:3: debug: nonsense is not a valid DebugOption, please select one of "),
+        (
+            "accelerator_config: none.json",
+            "run.yaml:3: accelerator_config: [Errno 2] No such file or directory: 'none.j",
+        ),
+        ("dataset_name: glue/sst2", "run.yaml:3: dataset_name and train_file / validation_file exclude each other"),
+        ('label_weights: \'{"a": ' + 2000 * "[" + "'", "run.yaml:3: label_weights must be a mapping, or JSON like"),
+    ],
+)
+def test_a_mistake_that_only_the_arguments_themselves_find_has_its_line(write_config, capsys, line, sentence):
+    config = write_config(line)
+    assert read_error(capsys, "--config", config).startswith(f"error: {sentence}")

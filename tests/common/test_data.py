@@ -712,3 +712,31 @@ def test_the_nul_character_is_refused_with_its_place(tmp_path):
         f"{path}:2: source: character 3 is NUL (\\u0000), which is no text; take it out",
         f"{path}:3: target: character 1 is NUL (\\u0000), which is no text; take it out",
     ]
+
+
+def load_parts(path: str) -> DatasetDict:
+    """Rows that hold rows, as articles hold questions."""
+    args = DataArguments(train_file=[path])
+    return load_splits(args, COLUMNS, FEATURES, read_sentence, (), ("train",), unfold=lambda row: row["parts"])
+
+
+def test_an_id_that_is_repeated_within_a_row_of_rows_is_refused(tmp_path):
+    part = {"id": "x", "tokens": ["a"], "tags": ["O"]}
+    path = write_rows(tmp_path / "a.jsonl", [{"parts": [part, part]}])
+    with pytest.raises(UserError) as caught:
+        load_parts(path)
+    assert str(caught.value) == f'{path}:1: the id "x" is already that of {path}:1; give every row its own'
+
+
+def test_a_file_whose_rows_hold_no_rows_is_refused_by_its_last_line(tmp_path):
+    path = write_rows(tmp_path / "a.jsonl", [{"parts": []}, {"parts": []}])
+    with pytest.raises(UserError) as caught:
+        load_parts(path)
+    assert str(caught.value) == f"{path}:2: up to here no row holds an example; add rows or leave the file out"
+
+
+def test_a_column_that_is_called_id_and_is_read_holds_no_ids(tmp_path):
+    """The code of Indonesian is id."""
+    path = write_rows(tmp_path / "a.jsonl", [{"id": ["ya"], "tags": ["O"]}, {"id": ["ya"], "tags": ["O"]}])
+    rows = load(columns=COLUMNS | {"tokens": "id"}, train_file=[path])["train"]
+    assert rows["id"][:] == ["0", "1"] and rows["tokens"][:] == [["ya"], ["ya"]]

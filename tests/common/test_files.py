@@ -517,3 +517,21 @@ def test_a_file_that_is_not_there_is_told_with_its_name(tmp_path):
         read_parallel(source, tmp_path / "b.de")
     with pytest.raises(UserError, match="a directory, not a file"):
         read_parallel(tmp_path, None)
+
+
+def test_a_parquet_file_that_is_damaged_inside_is_refused_by_its_line(tmp_path):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(8) + content[12:])  # the head of the first page; Arrow says so as an OSError
+    (fault,) = list_faults(path)
+    assert fault.startswith("1: not a whole parquet file (") and fault.endswith("); write it again")
+
+
+def test_a_message_shows_control_characters_of_the_data_as_what_they_are(tmp_path):
+    path = write_file(tmp_path / "a.csv", "te\x1b[2Jxt,label\na\n")
+    assert list_faults(path) == [
+        "2: fields here: 1, in the header: 2 (te\\x1b[2Jxt, label); put a text that holds a comma in quotes"
+    ]
+    path = write_file(tmp_path / "a.jsonl", '{"a\\nb": 1, "a\\nb": 2}')
+    assert list_faults(path) == ['1: the key "a\\nb" is there twice; remove one']

@@ -257,3 +257,7 @@ def test_t5_has_a_prefix_for_each_task():
 def test_other_checkpoints_have_no_prefix():
     assert choose_prefix(PreTrainedConfig(), None, "summarization") == ""
     assert choose_prefix(T5Config(task_specific_params=None), None, "summarization") == ""
+
+
+def test_a_list_that_is_to_be_predicted_is_no_row_of_translations():
+    assert unfold_translation(["yes"]) == [["yes"]]

@@ -337,3 +337,23 @@ def test_a_dry_run_tells_the_estimate_and_the_measured_peak(encoder, tmp_path, c
     estimated, measured = capsys.readouterr().out.split("memory     ")[1].splitlines()[:2]
     assert estimated.startswith("estimated ") and "one device, 8 rows of" in estimated
     assert measured.strip().startswith("measured ") and "with all libraries" in measured
+
+
+@pytest.mark.parametrize(
+    ("lines", "zero", "message"),
+    [
+        ("a: 2024-13-45", "", "launch.yaml: not valid YAML: "),
+        ("a: " + 2000 * "[", "", "launch.yaml: not valid YAML: "),
+        ("deepspeed_config: [1]", "", "launch.yaml: deepspeed_config is '[1]': write lines of settings"),
+        ("deepspeed_config: {zero_stage: 4}", "", "launch.yaml: the stage of ZeRO is '4': write 0, 1, 2 or 3."),
+        ("deepspeed_config: {deepspeed_config_file: zero.json}", "[]", "zero.json: it is '[]': write"),
+        ("deepspeed_config: {deepspeed_config_file: zero.json}", 2000 * "[", "zero.json: not valid JSON: "),
+    ],
+)
+def test_a_launch_config_that_holds_something_else_is_refused(tmp_path, monkeypatch, lines, zero, message):
+    monkeypatch.chdir(tmp_path)
+    Path("launch.yaml").write_text(f"distributed_type: DEEPSPEED\nnum_processes: 2\n{lines}\n")
+    Path("zero.json").write_text(zero)
+    with pytest.raises(UserError) as caught:
+        read_layout(read_launch("launch.yaml"), "launch.yaml")
+    assert str(caught.value).startswith(message)

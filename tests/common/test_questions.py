@@ -181,6 +181,8 @@ def test_an_answer_that_does_not_stand_where_it_should_is_refused_with_the_place
         (7, "'7' is no answer"),
         ("[0]", "is no answer"),
         ('{"text": ["Ada"]', "invalid JSON in the field"),
+        ('{"text": ' + 2000 * "[", "invalid JSON in the field"),
+        ('{"answer_start": ' + 5000 * "9" + "}", "invalid JSON in the field"),
     ],
 )
 def test_answers_of_another_shape_or_type_are_refused_also_when_they_are_looked_for(answers, said):

@@ -429,5 +429,5 @@ def test_a_running_text_has_the_words_that_the_sample_would_have(text, words):
 def test_words_are_a_list_or_a_text_with_spaces():
     assert read_words("Ada left .") == read_words(["Ada", "left", "."]) == ["Ada", "left", "."]
     for value in ("", [], ["a", ""], ["a", None], 7):
-        with pytest.raises(RowError, match="tokens: a list of words is needed, none of them empty, not"):
+        with pytest.raises(RowError, match="tokens: it is .*; write a list of words, none of them empty"):
             read_words(value)

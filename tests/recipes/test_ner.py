@@ -67,10 +67,13 @@ def test_a_row_without_tags_stays_unlabelled():
     ("row", "message"),
     [
         ({"tokens": ["a", "b"], "tags": ["O"]}, "tags: 1 tags for 2 words; give every word one tag"),
-        ({"tokens": [], "tags": []}, "tokens: a list of words is needed, none of them empty, not '[]'"),
-        ({"tokens": ["a", ""], "tags": ["O", "O"]}, "tokens: a list of words is needed, none of them empty"),
-        ({"tokens": ["a", None], "tags": ["O", "O"]}, "tokens: a list of words is needed, none of them empty"),
-        ({"tokens": 7, "tags": ["O"]}, "tokens: a list of words is needed, none of them empty, not '7'"),
+        ({"tokens": [], "tags": []}, "tokens: it is '[]'; write a list of words, none of them empty"),
+        (
+            {"tokens": ["a", ""], "tags": ["O", "O"]},
+            "tokens: it is \"['a', '']\"; write a list of words, none of them empty",
+        ),
+        ({"tokens": ["a", None], "tags": ["O", "O"]}, "tokens: it is \"['a', None]\"; write a list of words, none of"),
+        ({"tokens": 7, "tags": ["O"]}, "tokens: it is '7'; write a list of words, none of them empty"),
         ({"tokens": ["a"], "tags": ["PERSON"]}, "tags: 'PERSON' is not a tag; write O, or B/"),
         ({"tokens": ["a"], "tags": [3]}, "tags: 3 is a number; name the tags in their order with tag_names"),
         ({"tokens": ["a", "b"], "tags": ["O", None]}, "tags: None is not a tag"),
