@@ -37,6 +37,7 @@ class RecipeTrainer:
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(RunLog())
+        set_pad_token_id(self.model, self.processing_class)
         self.tracked_run = place_trackers(self)
         if has_ranks_to_prune(self.model):
             self.add_callback(AllocateRanks())
@@ -195,6 +196,13 @@ class CausalTrainer(Seq2SeqTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             ids = self.model.generate(**prompts, synced_gpus=is_sharded, **gen_kwargs)
         return ids[:, prompts["input_ids"].size(1) :]
+
+
+def set_pad_token_id(model, tokenizer) -> None:
+    """Give a model that names no piece to fill rows up with that of its tokenizer: decoders look for it in config."""
+    for config in (model.config, getattr(model, "generation_config", None)):
+        if config is not None and config.pad_token_id is None and tokenizer is not None:
+            config.pad_token_id = tokenizer.pad_token_id
 
 
 def take_prompts(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import fields
 from pathlib import Path
 
+from common.best_score import check_best_score
 from common.callbacks import RunStopped
 from common.checkpoints import find_defect, find_newest_checkpoint, list_checkpoints
 from common.console import say
@@ -46,8 +47,12 @@ NOT_PART_OF_A_RUN = {
 }  # fmt: skip
 
 
-def prepare_run(training_args) -> None:
-    """Set up logging and seeds; stop here if the launch or output_dir is not what the user can have meant."""
+def prepare_run(training_args, scores: dict[str, bool | None]) -> None:
+    """Set up logging and seeds; stop here if the launch or output_dir is not what the user can have meant.
+
+    `scores` are those that the recipe evaluates with: whether the greater one is the better, None where neither is.
+    """
+    check_best_score(training_args, scores)
     level = training_args.get_process_log_level()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     transformers.utils.logging.set_verbosity(max(level, logging.WARNING))
