@@ -93,7 +93,7 @@ class ModelArguments:
             raise UserError("load_in_4bit and load_in_8bit exclude each other: give one of them.")
         if self.quantizes and not self.use_peft:
             bits = 4 if self.load_in_4bit else 8
-            raise UserError(f"{bits}-bit weights cannot be trained directly: set use_peft too.")
+            raise UserError(f"load_in_{bits}bit: {bits}-bit weights cannot be trained directly: set use_peft too.")
         check_model_names(self)
         self._check_peft()
         if self.use_peft and self.from_scratch:

@@ -11,9 +11,11 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 def check_model_names(model_args) -> None:
     """UserError for a model directory that is not there, and for code from the hub that could change unread."""
-    names = [name for name in (model_args.model_name_or_path, model_args.tokenizer_name_or_path) if name]
-    for name in names:
-        check_directory(name)
+    for flag in ("model_name_or_path", "tokenizer_name_or_path"):
+        name = getattr(model_args, flag)
+        if name is None:
+            continue
+        check_directory(name, f"{flag} ")
         is_pinned = is_local(name) or re.fullmatch(r"[0-9a-f]{40}", model_args.model_revision)
         if model_args.trust_remote_code and not is_pinned:
             raise UserError(
@@ -28,10 +30,11 @@ def is_local(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).exists()
 
 
-def check_directory(name: str) -> None:
-    """UserError for a directory that is not there."""
+def check_directory(name: str, flag: str = "") -> None:
+    """UserError for a directory that is not there; it names the flag that the name was given with."""
     if is_local(name) and not Path(name).expanduser().is_dir():
-        raise UserError(f"{name}: no such model directory (looked at {Path(name).expanduser().resolve()}).")
+        place = Path(name).expanduser().resolve()
+        raise UserError(f"{flag}{name}: no such model directory (looked at {place}).")
 
 
 def refuse_foreign_code(name: str, model_args) -> None:

@@ -135,7 +135,7 @@ def refuse_long_texts(recipe: str, folder: Path) -> Finding:
 def refuse_missing_model(recipe: str, folder: Path) -> Finding:
     path = folder / "no" / "model"
     run = run_recipe(recipe, *list_model_flags(recipe, folder, path))
-    return judge_early(run, f"^error: {path}: no such model directory", folder)
+    return judge_early(run, f"^error: model_name_or_path {path}: no such model directory", folder)
 
 
 def refuse_missing_model_of_file(recipe: str, folder: Path) -> Finding:
@@ -144,7 +144,7 @@ def refuse_missing_model_of_file(recipe: str, folder: Path) -> Finding:
     config = folder / "cfg.yaml"
     config.write_text("seed: 7\nmodel_name_or_path: ./model\n")
     run = run_recipe(recipe, *flags, "--config", config)
-    return judge_early(run, f"^error: {config}:2: {folder}/model: no such model directory", folder)
+    return judge_early(run, f"^error: {config}:2: model_name_or_path {folder}/model: no such model directory", folder)
 
 
 def refuse_missing_file(recipe: str, folder: Path, flag: str) -> Finding:
@@ -338,8 +338,8 @@ FAULTS = [
                 partial(refuse_unknown_language, recipe, tokenizer_class=name, code=code, right=right),
             )
             for name, code, right in (
-                ("MBart50Tokenizer", "xx_XX", ""), ("MBart50Tokenizer", "de_ED", "de_DE"),
-                ("NllbTokenizer", "deu_Latin", "deu_Latn"), ("NllbTokenizer", "qq", ""),
+                ("MBart50Tokenizer", "xx_XX", ""), ("MBart50Tokenizer", "dd_DE", "de_DE"),
+                ("NllbTokenizer", "deuu_Latn", "deu_Latn"), ("NllbTokenizer", "qq", ""),
             )
             for recipe in ("translation", "summarization")
         ),
@@ -347,8 +347,8 @@ FAULTS = [
     Fault(
         "D19", "4-bit weights without PEFT", plain="clear", wanted="clear",
         cases=tuple(
-            list_flag_cases(["--load_in_4bit"], "4-bit weights cannot be trained directly: set use_peft too")
-            + list_lines("load_in_8bit: true", "8-bit weights cannot be trained directly: set use_peft", ("qa",))
+            list_flag_cases(["--load_in_4bit"], "load_in_4bit: 4-bit weights cannot be trained directly: set use_peft too")
+            + list_lines("load_in_8bit: true", "load_in_8bit: 8-bit weights cannot be trained directly: set use_peft", ("qa",))
         ),
     ),
     Fault(
