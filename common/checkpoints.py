@@ -12,11 +12,13 @@ import shutil
 from pathlib import Path
 
 from common.console import say
+from common.errors import UserError
 
 from accelerate import PartialState
 from transformers import TrainerCallback
 
 MANIFEST = "manifest.json"
+LOADABLE = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".safetensors"}
 
 
 def seal_checkpoint(directory: Path) -> None:
@@ -46,6 +48,11 @@ def find_defect(directory: Path) -> str | None:
         return f"{MANIFEST} cannot be read: {error}"
     if not isinstance(files, dict) or not files or not all(isinstance(file, dict) for file in files.values()):
         return f"{MANIFEST} names no files"
+    known = {directory / name for name in (*files, MANIFEST)}
+    for path in sorted(directory.rglob("*")):
+        # Loaders look for files by patterns: one more could be read in place of one that was written.
+        if path.suffix in LOADABLE and path.is_file() and path not in known:
+            return f"{path.relative_to(directory)} was not written by the run: it is not in {MANIFEST}"
     for name, expected in files.items():
         path = directory / name
         if not path.is_file():
@@ -55,6 +62,19 @@ def find_defect(directory: Path) -> str | None:
         if compute_sha256(path) != expected["sha256"]:
             return f"{name} is corrupt: its SHA-256 is not the one that was written"
     return None
+
+
+def refuse_foreign_pickles(directory: Path, output_dir: Path) -> None:
+    """UserError for a checkpoint of DeepSpeed that is not of this run: to load it is to run what is in it.
+
+    DeepSpeed reads its files by pickle without limits; all others are read as weights only (transformers 5.23).
+    """
+    is_own = directory.resolve().parent == output_dir.resolve()
+    if any(directory.glob("global_step*")) and not is_own:
+        raise UserError(
+            f"{directory} is a checkpoint of DeepSpeed from another place than {output_dir}. Its files can hold code, "
+            "which would be run: resume from checkpoints of this run only, or give its weights as model_name_or_path."
+        )
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """Hugging Face's Trainers with evaluation in dataset order and a log that people can read."""
 
+from pathlib import Path
+
 from common.adapters import (
     compute_orthogonality,
     has_ranks_to_prune,
@@ -11,6 +13,7 @@ from common.callbacks import AllocateRanks, RunLog
 from common.errors import UserError
 from common.losses import IGNORED
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
+from common.results import save_arguments
 from common.sampling import BalancedSampler, LengthGroupedSampler
 from common.sharding import divide_untrained_model, prepare_for_generation
 from common.tracking import place_trackers
@@ -69,6 +72,11 @@ class RecipeTrainer:
         if model.training and has_ranks_to_prune(self.model):
             loss = loss + compute_orthogonality(self.model) / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            save_arguments(self.args, Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.best_score import check_best_score
 from common.callbacks import RunStopped
-from common.checkpoints import find_defect, find_newest_checkpoint, list_checkpoints
+from common.checkpoints import find_defect, find_newest_checkpoint, list_checkpoints, refuse_foreign_pickles
 from common.console import say
 from common.errors import UserError
 from common.launching import check_launch
@@ -226,6 +226,7 @@ def _choose_checkpoint(training_args) -> str | None:
         if found is not None:
             say(f"Resuming from {found}.")
         return None if found is None else str(found)
+    refuse_foreign_pickles(Path(wanted), Path(training_args.output_dir))
     defect = find_defect(Path(wanted))
     if defect is not None:
         raise UserError(f"{wanted} cannot be resumed from: {defect}. Give another checkpoint, or auto.")
