@@ -17,6 +17,7 @@ from common.fields import Field, build_parser, group_fields, list_names, name_wa
 from common.help_text import format_help
 from common.old_names import CURES
 from common.ranges import find_fault
+from common.roots import check_roots
 
 import yaml
 from transformers import HfArgumentParser
@@ -226,7 +227,9 @@ def _convert_text(text: Any, setting: Setting, field: Field) -> Any:
     if fault is not None:
         raise UserError(f"{setting.place}{setting.label} {fault}")
     if isinstance(value, str) and value.startswith(("./", "../")):
-        return _shorten_path(Path(os.path.normpath(setting.folder / value)))
+        value = _shorten_path(Path(os.path.normpath(setting.folder / value)))
+    if isinstance(value, str):
+        check_roots(value, f"{setting.place}{field.name}")
     return value
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 from common.adapters import add_adapter, check_adapter, find_unmerged_adapter, put_adapter, read_base_name
 from common.arguments import PROMPT_METHODS, ModelArguments
@@ -200,6 +201,11 @@ def _load(loader, name: str, model_args: ModelArguments, **kwargs):
             trust_remote_code=model_args.trust_remote_code,
             **kwargs,
         )
+    except UnpicklingError as error:
+        raise UserError(
+            f"{name}: pytorch_model.bin holds more than weights, and is not loaded: it could run code. Find out who "
+            "made it, or take a model with safetensors."
+        ) from error
     except (OSError, SafetensorError) as error:
         only_pickle = not looks_local or (Path(name).expanduser() / "pytorch_model.bin").exists()
         if only_pickle and "safetensors" in str(error) and not model_args.allow_pickle:

@@ -2,8 +2,8 @@
 
 Weights, tokenizer and `config.json` at the top load with the matching Auto class. Beside them: `recipe.json` (what
 prediction needs to know), `config.yaml` (running it again gives the same run), `training_args.json` (what Hugging Face
-made of it), `predictions_<split>.jsonl`, `history.csv`, `plots/`, `report.html`, `README.md` (the model card) and, written last, `metrics.json`: a directory with
-it holds a finished run.
+made of it), `predictions_<split>.jsonl`, `history.csv`, `plots/`, `report.html`, `README.md` (the model card) and,
+written last, `metrics.json`: a directory with it holds a finished run.
 """
 
 import copy

@@ -1,6 +1,7 @@
 """Hugging Face's Trainers with evaluation in dataset order and a log that people can read."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 from common.adapters import (
     compute_orthogonality,
@@ -72,6 +73,16 @@ class RecipeTrainer:
         if model.training and has_ranks_to_prune(self.model):
             loss = loss + compute_orthogonality(self.model) / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        try:
+            return super().train(resume_from_checkpoint, **kwargs)
+        except UnpicklingError as error:
+            said = " ".join(str(error).split()).partition("Please file an issue")[0][:300]
+            raise UserError(
+                f"{resume_from_checkpoint} holds more than numbers, and is not loaded: that could run code ({said}). "
+                "Delete it, and find out who wrote it."
+            ) from error
 
     def save_model(self, output_dir=None, _internal_call=False):
         super().save_model(output_dir, _internal_call)

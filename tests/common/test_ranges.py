@@ -1,4 +1,4 @@
-"""common/ranges.py: every name is an argument, every default is allowed, and the ends of an interval are as they say."""
+"""common/ranges.py: every name is an argument, every default is allowed, and intervals end where they say."""
 
 from dataclasses import MISSING, fields
 
