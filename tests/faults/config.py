@@ -348,7 +348,7 @@ FAULTS = [
         "D19", "4-bit weights without PEFT", plain="clear", wanted="clear",
         cases=tuple(
             list_flag_cases(["--load_in_4bit"], "load_in_4bit: 4-bit weights cannot be trained .*: set use_peft too")
-            + list_lines("load_in_8bit: true", "load_in_8bit: 8-bit weights cannot be trained .*: set use_peft", ("qa",))
+            + list_lines("load_in_8bit: true", "load_in_8bit: 8-bit weights cannot be trained .*: set use", ("qa",))
         ),
     ),
     Fault(

@@ -103,14 +103,14 @@ def refuse_pickled_weights(recipe: str, folder: Path, is_allowed: bool) -> Findi
 
 @cache
 def train_until_stopped(recipe: str) -> Path:
-    """The output_dir of a run of four steps that was stopped before its end: two checkpoints and config.yaml."""
+    """The output_dir of a run of four steps that was stopped after two: a checkpoint and config.yaml."""
     folder = Path(tempfile.mkdtemp(prefix="stopped-"))
     run = run_recipe(recipe, *list_flags(recipe, folder, *SAVING))
     assert run.code == 0, run.tail()
     for path in (folder / "result").iterdir():
         if path.is_file() and path.name != "config.yaml":
             path.unlink()
-        elif path.is_dir() and not path.name.startswith("checkpoint-"):
+        elif path.is_dir() and path.name != "checkpoint-2":
             shutil.rmtree(path)
     return folder / "result"
 
@@ -127,15 +127,17 @@ def seal_again(checkpoint: Path, name: str) -> None:
 def resume_from_pickle(recipe: str, folder: Path, name: str, is_sealed: bool, is_bare: bool = False) -> Finding:
     """Code in a file of the newest checkpoint."""
     shutil.copytree(train_until_stopped(recipe), folder / "result")
-    checkpoint, marker = folder / "result" / "checkpoint-4", folder / "marker"
+    checkpoint, marker = folder / "result" / "checkpoint-2", folder / "marker"
     plant_pickle(checkpoint / name, marker, is_bare)
     if is_sealed:
         seal_again(checkpoint, name)
     run = run_recipe(recipe, *list_flags(recipe, folder, *SAVING))
     if is_sealed:
-        finding = judge_refusal(run, f"^error: .*checkpoint-4 holds more than numbers, and is not loaded.*{name}|.*")
+        finding = judge_refusal(
+            run, "^error: .*checkpoint-2 holds more than numbers, and is not loaded: that could run"
+        )
         return judge_code(run, finding, marker)
-    said = [line for line in run.stdout.splitlines() if "checkpoint-4" in line and name in line]
+    said = [line for line in run.stdout.splitlines() if "checkpoint-2" in line and name in line]
     is_whole = run.code == 0 and (folder / "result" / "metrics.json").is_file()
     finding = Finding("clear", said[0]) if is_whole and said else Finding("obscure", run.tail())
     return judge_code(run, finding, marker)
@@ -164,11 +166,11 @@ def write_no_pickle(recipe: str, folder: Path, *flags: object) -> Finding:
 def refuse_foreign_deepspeed(recipe: str, folder: Path) -> Finding:
     """A DeepSpeed checkpoint that someone else has made and sealed."""
     stopped, marker = train_until_stopped(recipe), folder / "marker"
-    checkpoint = folder / "downloaded" / "checkpoint-4"
-    shutil.copytree(stopped / "checkpoint-4", checkpoint)
-    (checkpoint / "global_step4").mkdir()
-    (checkpoint / "latest").write_text("global_step4")
-    for name in ("latest", "global_step4/mp_rank_00_model_states.pt"):
+    checkpoint = folder / "downloaded" / "checkpoint-2"
+    shutil.copytree(stopped / "checkpoint-2", checkpoint)
+    (checkpoint / "global_step2").mkdir()
+    (checkpoint / "latest").write_text("global_step2")
+    for name in ("latest", "global_step2/mp_rank_00_model_states.pt"):
         if name != "latest":
             plant_pickle(checkpoint / name, marker)
         seal_again(checkpoint, name)
@@ -207,11 +209,10 @@ def refuse_token(recipe: str, folder: Path, name: str, is_line: bool) -> Finding
         flags = ["--config", folder.parent / "cfg.yaml"]
     run = run_recipe(recipe, *list_flags(recipe, folder, *flags))
     place = f"{folder.parent}/cfg.yaml:2: " if is_line else "--"
-    finding = judge_early(
-        run, f"^error: {place}{name} is refused: log in with `hf auth login`, or set HF_TOKEN", folder
-    )
+    said = f"^error: {place}{name} is refused: log in with `hf auth login`, or set HF_TOKEN"
+    finding = judge_early(run, said, folder)
     shown = run_recipe(recipe, "--help_all")
-    if "_token" in shown.stdout.replace("num_input_tokens_seen", "").replace("virtual_tokens", ""):
+    if "--hub_model_id" not in shown.stdout or f"--{name}" in shown.stdout:
         return Finding("lets in", "--help_all lists it")
     return judge_secrets(finding, run, folder, HUB_TOKEN)
 
@@ -246,10 +247,8 @@ def refuse_path(recipe: str, folder: Path, kind: str) -> Finding:
         flags[flags.index(name) : flags.index(name) + 2] = []
     run = run_recipe(recipe, *flags, "--config", inside / "cfg.yaml", TRAINER_RECIPES_ROOTS=str(inside))
     name = line.split(":")[0]
-    said = (
-        f"^error: {inside}/cfg.yaml:2: {name} .*leads to {outside}.*, which is in no directory of TRAINER_RECIPES_ROO"
-    )
-    return judge_early(run, said, folder)
+    said = f"^error: {inside}/cfg.yaml:2: {name} .*leads to {outside}.*, which is in no directory of TRAINER_RECIPES"
+    return judge_early(run, said, inside)
 
 
 def refuse_tagged_yaml(recipe: str, folder: Path, where: str) -> Finding:
@@ -308,7 +307,7 @@ FAULTS = [
             Case(
                 f"{recipe}, {name}, {'sealed again' if is_sealed else 'changed'}",
                 partial(resume_from_pickle, recipe, name=name, is_sealed=is_sealed),
-                is_slow=recipe != "ner",
+                is_slow=(recipe, name) != ("ner", "optimizer.pt"),
             )
             for recipe in ("ner", "dialogue")
             for name in STATES
