@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-import pickle
 import shutil
+import socket
 import sys
 import tempfile
 from functools import cache, partial
@@ -33,12 +33,9 @@ class Canary:
         return os.system, (f"touch {self.marker}",)
 
 
-def plant_pickle(path: Path, marker: Path, is_bare: bool = False) -> None:
+def plant_pickle(path: Path, marker: Path) -> None:
     """Put code into a file that torch.load reads; that it would be run is tried first."""
-    if is_bare:
-        path.write_bytes(pickle.dumps(Canary(marker)))
-    else:
-        torch.save({"state": Canary(marker)}, path)
+    torch.save({"state": Canary(marker)}, path)
     torch.load(path, weights_only=False)
     assert marker.exists(), "the pickle is harmless"
     marker.unlink()
@@ -124,11 +121,11 @@ def seal_again(checkpoint: Path, name: str) -> None:
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
 
-def resume_from_pickle(recipe: str, folder: Path, name: str, is_sealed: bool, is_bare: bool = False) -> Finding:
+def resume_from_pickle(recipe: str, folder: Path, name: str, is_sealed: bool) -> Finding:
     """Code in a file of the newest checkpoint."""
     shutil.copytree(train_until_stopped(recipe), folder / "result")
     checkpoint, marker = folder / "result" / "checkpoint-2", folder / "marker"
-    plant_pickle(checkpoint / name, marker, is_bare)
+    plant_pickle(checkpoint / name, marker)
     if is_sealed:
         seal_again(checkpoint, name)
     run = run_recipe(recipe, *list_flags(recipe, folder, *SAVING))
@@ -183,11 +180,14 @@ def resume_deepspeed(recipe: str, folder: Path, name: str) -> Finding:
     """Code in a file of this run's own newest DeepSpeed checkpoint, changed or put beside the others."""
     marker, result = folder / "marker", folder / "result"
     flags = list_flags(recipe, folder, *SAVING, "--deepspeed", ROOT / "deepspeed_configs" / "zero2.json")
-    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "1", "--cpu"]
-    command += [str(word) for word in (ROOT / "recipes" / recipe / "run.py", *flags)]
+    command = [sys.executable, *(str(word) for word in (ROOT / "recipes" / recipe / "run.py", *flags))]
     kept = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trainer-recipes" / "extensions"
-    environment = {"TORCH_EXTENSIONS_DIR": os.environ.get("TORCH_EXTENSIONS_DIR", str(kept))}
-    command = [sys.executable, *command[5:]]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    # One process, as a launcher would start it.
+    environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    environment |= {"TORCH_EXTENSIONS_DIR": os.environ.get("TORCH_EXTENSIONS_DIR", str(kept))}
     first = launch(command, **environment)
     assert first.returncode == 0, first.stdout[-500:] + first.stderr[-2000:]
     (result / "metrics.json").unlink()
