@@ -8,7 +8,10 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from common.best_score import check_best_model
 from common.errors import UserError
+from common.launching import check_deepspeed_file
+from common.model_names import check_model_names
 from common.options import option
 from common.recovery_arguments import RecoveryArguments
 from common.tracking_arguments import TrackingArguments
@@ -43,7 +46,7 @@ class ModelArguments:
     tokenizer_name_or_path: str | None = option(None, "Tokenizer, where it is not the one of model_name_or_path.")
     model_revision: str = option("main", "Branch, tag or commit of the model on the hub.")
     cache_dir: str | None = option(None, "Where downloads are kept instead of HF_HOME.")
-    trust_remote_code: bool = option(False, "Run Python code that the model's repository brings. Read it first.")
+    trust_remote_code: bool = option(False, "Run Python code that the model brings. Read it, and pin model_revision.")
     allow_pickle: bool = option(
         False, "Load pytorch_model.bin where there is no model.safetensors. A pickle can run code."
     )
@@ -91,7 +94,8 @@ class ModelArguments:
             raise UserError("load_in_4bit and load_in_8bit exclude each other: give one of them.")
         if self.quantizes and not self.use_peft:
             bits = 4 if self.load_in_4bit else 8
-            raise UserError(f"{bits}-bit weights cannot be trained directly: set use_peft too.")
+            raise UserError(f"load_in_{bits}bit: {bits}-bit weights cannot be trained directly: set use_peft too.")
+        check_model_names(self)
         self._check_peft()
         if self.use_peft and self.from_scratch:
             raise UserError("use_peft needs a pretrained model: an adapter on random weights learns nothing.")
@@ -244,12 +248,10 @@ class RunArguments(RecoveryArguments):
             self.fp16 = self.dtype == "float16"
         if self.fp16 and self.use_cpu:
             raise UserError("float16 has no use on a CPU: set dtype to bfloat16, float32 or auto.")
-        if self.layerwise_lr_decay is not None and not 0 < self.layerwise_lr_decay <= 1:
-            raise UserError(
-                f"layerwise_lr_decay is {self.layerwise_lr_decay}: it must be above 0, and 1 (no decay) at most."
-            )
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise UserError("early_stopping_patience needs load_best_model_at_end: true, else the last model is kept.")
+        check_best_model(self)
+        check_deepspeed_file(self)
         super().__post_init__()
 
 

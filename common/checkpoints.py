@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.console import say
+from common.errors import UserError
 from common.lines import escape_controls
 from common.provenance import compute_sha256
 
@@ -22,6 +23,7 @@ from transformers import TrainerCallback
 MANIFEST = "manifest.json"
 SET_ASIDE = ".corrupt"
 KEPT_SET_ASIDE = 2  # a job that is killed again and again while it saves must not fill the disk
+LOADABLE = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".safetensors"}
 
 
 def seal_directory(directory: Path, paths: Iterable[Path], run: dict | None = None) -> None:
@@ -80,6 +82,12 @@ def find_defect(directory: Path) -> str | None:
         return f"incomplete: it has no {MANIFEST}, so the run stopped while it was saving"
     except (ValueError, OSError, RecursionError) as error:
         return escape_controls(f"{MANIFEST} cannot be read: {error}")
+    known = {directory / name for name in (*files, MANIFEST)}
+    for folder in sorted({path.parent for path in known if path.parent.is_dir()}):
+        for path in sorted(folder.iterdir()):
+            # Loaders look for files by patterns: one more could be read in place of one that was written.
+            if path.suffix in LOADABLE and path.is_file() and path not in known:
+                return f"{path.relative_to(directory)} was not written by the run: it is not in {MANIFEST}"
     for name, expected in files.items():
         path = directory / name
         if not _is_file(path):
@@ -91,15 +99,24 @@ def find_defect(directory: Path) -> str | None:
     return None
 
 
-def _is_entry(file) -> bool:
-    return isinstance(file, dict) and {"bytes", "sha256"} <= file.keys()
-
-
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long for a name, or with a NUL in it
         return False
+
+
+def refuse_foreign_pickles(directory: Path, output_dir: Path) -> None:
+    """UserError for a checkpoint of DeepSpeed that is not of this run: to load it is to run what is in it.
+
+    DeepSpeed reads its files by pickle without limits; all others are read as weights only (transformers 5.23).
+    """
+    is_own = directory.resolve().parent == output_dir.resolve()
+    if any(directory.glob("global_step*")) and not is_own:
+        raise UserError(
+            f"{directory} is a checkpoint of DeepSpeed from another place than {output_dir}. Its files can hold code, "
+            "which would be run: resume from checkpoints of this run only, or give its weights as model_name_or_path."
+        )
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -17,9 +17,18 @@ from common.fields import Field, build_parser, group_fields, list_names, name_wa
 from common.help_text import format_help
 from common.lines import escape_controls
 from common.old_names import CURES
+from common.ranges import find_fault
+from common.roots import check_roots
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
+
+UNQUOTED = (int, float, string_to_bool)  # what a text in quotes is not
+
+
+class Quoted(str):
+    """A text that stands in quotes in a file: it is text, and neither a number nor true or false."""
 
 
 class Setting(NamedTuple):
@@ -35,7 +44,8 @@ def parse_arguments(*dataclass_types: type, args: list[str] | None = None) -> tu
     """One instance of each dataclass, in the order given; a mistake ends the process with one sentence, exit code 2.
 
     The last one holds the training arguments; its attribute `config_text` is the whole run as YAML, just as
-    --print_config prints it. With no arguments at all, `configs/demo.yaml` beside the running script is read.
+    --print_config prints it, and `places` says where in the file a setting was. With no arguments at all,
+    `configs/demo.yaml` beside the running script is read.
     """
     install_error_hook()
     try:
@@ -69,7 +79,7 @@ def _parse(dataclass_types: tuple[type, ...], args: list[str]) -> tuple:
         raise SystemExit(0)
     places = {name: setting.place for name, setting in lines.items() if name not in flags}
     instances = tuple(_build_instance(dataclass_type, values, places) for dataclass_type in dataclass_types)
-    instances[-1].config_text = config_text
+    instances[-1].config_text, instances[-1].places = config_text, places
     return instances
 
 
@@ -150,7 +160,8 @@ def _read_config(path: str, fields: dict[str, Field]) -> dict[str, Setting]:
         place = f"{path}:{key.start_mark.line + 1}: "
         if not isinstance(key, yaml.ScalarNode):
             raise UserError(f"{place}a config file has lines like 'seed: 42'")
-        setting = Setting(_read_node(value), place, key.value, Path.cwd() / Path(path).parent)
+        raw = _read_node(value, f"{place}{key.value}")
+        setting = Setting(raw, place, key.value, Path.cwd() / Path(path).parent)
         _check_name(key.value, setting, fields)
         if key.value in settings:
             first = settings[key.value].place.split(":")[-2]
@@ -159,12 +170,19 @@ def _read_config(path: str, fields: dict[str, Field]) -> dict[str, Setting]:
     return settings
 
 
-def _read_node(node: yaml.Node, is_typed: bool = False) -> Any:
-    """The source text, a list of texts or None; inside a mapping, where no field says what is wanted, typed values."""
+def _read_node(node: yaml.Node, where: str, is_typed: bool = False, outer: tuple[yaml.Node, ...] = ()) -> Any:
+    """The source text, a list of texts or None; inside a mapping, where no field says what is wanted, typed values.
+
+    `outer` are the nodes that this one stands in.
+    """
+    if not node.tag.startswith("tag:yaml.org,2002:") or ":python/" in node.tag:
+        raise UserError(f"{where}: the tag {node.tag!r} is not for a config file: write plain values")
+    if node in outer:
+        raise UserError(f"{where}: the list or mapping holds itself: write its values out")
     if isinstance(node, yaml.MappingNode):
-        return {key.value: _read_node(value, is_typed=True) for key, value in node.value}
+        return {key.value: _read_node(value, where, True, (*outer, node)) for key, value in node.value}
     if isinstance(node, yaml.SequenceNode):
-        return [_read_node(item, is_typed) for item in node.value]
+        return [_read_node(item, where, is_typed, (*outer, node)) for item in node.value]
     if node.tag == "tag:yaml.org,2002:null":
         return None
     if is_typed and node.tag == "tag:yaml.org,2002:bool":
@@ -172,7 +190,7 @@ def _read_node(node: yaml.Node, is_typed: bool = False) -> Any:
     # By the source text again: PyYAML takes 1e-5 for a string.
     if is_typed and node.style is None and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", node.value):
         return int(node.value) if re.fullmatch(r"[-+]?\d+", node.value) else float(node.value)
-    return node.value
+    return node.value if is_typed or node.style is None else Quoted(node.value)
 
 
 def _convert(setting: Setting, field: Field) -> Any:
@@ -190,6 +208,11 @@ def _convert(setting: Setting, field: Field) -> Any:
 
 
 def _convert_text(text: Any, setting: Setting, field: Field) -> Any:
+    if isinstance(text, Quoted):
+        text = str(text)
+        if field.convert in UNQUOTED and str not in field.types:
+            wanted = name_wanted(field)
+            raise UserError(f"{setting.place}{setting.label} must be {wanted}, not the text {text!r}: drop the quotes")
     try:
         if not isinstance(text, str):
             raise TypeError
@@ -205,8 +228,13 @@ def _convert_text(text: Any, setting: Setting, field: Field) -> Any:
     except (ValueError, TypeError, ArgumentTypeError, RecursionError):
         given = {list: "a list", dict: "a mapping", type(None): "null"}.get(type(text), repr(text))
         raise UserError(f"{setting.place}{setting.label} must be {name_wanted(field)}, not {given}") from None
+    fault = find_fault(field.name, value)
+    if fault is not None:
+        raise UserError(f"{setting.place}{setting.label} {fault}")
     if isinstance(value, str) and value.startswith(("./", "../")):
-        return _shorten_path(Path(os.path.normpath(setting.folder / value)))
+        value = _shorten_path(Path(os.path.normpath(setting.folder / value)))
+    if isinstance(value, str):
+        check_roots(value, f"{setting.place}{field.name}")
     return value
 
 
@@ -220,13 +248,13 @@ def _build_instance(dataclass_type: type, values: dict[str, Any], places: dict[s
         return dataclass_type(**{name: values[name] for name in list_names(dataclass_type) if name in values})
     except (ValueError, TypeError, OSError) as error:  # OSError: of a file that the value names
         text = str(error)
-        found = {name: re.search(rf"\b{name}\b", text) for name in places}
-        named = sorted((match.start(), places[name]) for name, match in found.items() if match)
-        # Of several the first one that is named. Messages of Hugging Face often tell the value alone.
-        told = [place for _, place in named] or [
-            f"{place}{name}: " for name, place in places.items() if _tells(text, values[name])
-        ]
-        raise UserError((told[0] if named or len(told) == 1 else "") + text) from error
+        found = {name: re.search(rf"\b{name}\b", text) for name in list_names(dataclass_type)}
+        named = sorted((match.start(), name) for name, match in found.items() if match)
+        if named:  # what is said first is what is wrong; a line that is only part of the cure is not to blame
+            raise UserError(places.get(named[0][1], "") + text) from error
+        # Messages of Hugging Face often tell the value alone.
+        told = [f"{place}{name}: " for name, place in places.items() if _tells(text, values[name])]
+        raise UserError((told[0] if len(told) == 1 else "") + text) from error
 
 
 def _tells(text: str, value: Any) -> bool:

@@ -15,6 +15,8 @@ from transformers.trainer_utils import PredictionOutput
 
 T5_TYPES = {"t5", "mt5", "umt5", "longt5", "switch_transformers"}
 LONGEST_REPLY = 256  # pieces
+# What `score_generated` adds to the scores of the texts: whether the greater one is the better, None where neither is.
+GENERATION_SCORES = {"loss": False, "perplexity": False, "generated_length": None, "ended": True}
 WORST = 20  # rows of the report
 
 

@@ -1,5 +1,6 @@
 """What a launch would silently do otherwise than asked: refused before it starts."""
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -57,6 +58,22 @@ def decide_together(function: Callable, *arguments) -> Any:
     if answer[1] is not None:
         raise UserError(answer[1])
     return answer[0]
+
+
+def check_deepspeed_file(training_args) -> None:
+    """UserError where the file of DeepSpeed's settings is missing or no JSON, which DeepSpeed takes for base64."""
+    names = {"deepspeed": training_args.deepspeed}
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        names["deepspeed_config_file"] = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")  # of accelerate's config
+    for name, path in names.items():
+        if not isinstance(path, str) or not path.endswith(".json"):
+            continue
+        if not Path(path).is_file():
+            raise UserError(f"{name} {path}: no such file in {Path.cwd()}; deepspeed_configs/ has some to take.")
+        try:
+            json.loads(Path(path).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}; mend it.") from None
 
 
 def check_fsdp(training_args) -> None:

@@ -3,14 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 from common.adapters import add_adapter, check_adapter, find_unmerged_adapter, put_adapter, read_base_name
 from common.arguments import PROMPT_METHODS, ModelArguments
+from common.best_score import check_best_class
 from common.checkpoints import MANIFEST, find_defect
 from common.console import say
 from common.errors import UserError
 from common.freezing import freeze_parameters
 from common.from_scratch import PRESETS, build_config, train_tokenizer
+from common.model_names import check_directory, is_local, refuse_foreign_code
 from common.sharding import prepare_for_fsdp, uses_fsdp
 
 import torch
@@ -39,7 +42,18 @@ def load_tokenizer(model_args: ModelArguments, texts: Iterable[str] = ()) -> Pre
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where there are no files
         raise UserError(f"{name}: it has no tokenizer: set tokenizer_name_or_path.")
     tokenizer.padding_side = "right"  # the places of words and answers are counted from the left
+    set_pad_token(tokenizer, name)
     return tokenizer
+
+
+def set_pad_token(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Let another special token fill up rows where there is none for it: masks and labels tell the two apart."""
+    if tokenizer.pad_token is not None:
+        return
+    tokenizer.pad_token = tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise UserError(f"{name}: the tokenizer has no token to fill rows up with: set pad_token in its files.")
+    say(f"{name}: the tokenizer has no pad token: {tokenizer.pad_token} fills rows up.")
 
 
 def load_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedConfig:
@@ -77,6 +91,7 @@ def load_model(
     """
     trained_labels = find_trained_labels(config, model_class)
     if label_names is not None:
+        check_best_class(training_args, label_names)
         config.num_labels = len(label_names)
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
@@ -182,9 +197,10 @@ def choose_max_length(
 
 def _load(loader, name: str, model_args: ModelArguments, **kwargs):
     """What `loader` returns for `name`; what goes wrong is told in terms of the arguments."""
-    looks_local = name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).exists()
-    if looks_local and not Path(name).expanduser().is_dir():
-        raise UserError(f"{name}: no such model directory (looked at {Path(name).expanduser().resolve()}).")
+    check_directory(name)
+    looks_local = is_local(name)
+    if model_args.trust_remote_code:
+        refuse_foreign_code(name, model_args)
     try:
         return loader(
             str(Path(name).expanduser()) if looks_local else name,
@@ -193,6 +209,11 @@ def _load(loader, name: str, model_args: ModelArguments, **kwargs):
             trust_remote_code=model_args.trust_remote_code,
             **kwargs,
         )
+    except UnpicklingError as error:
+        raise UserError(
+            f"{name}: pytorch_model.bin holds more than weights, and is not loaded: it could run code. Find out who "
+            "made it, or take a model with safetensors."
+        ) from error
     except (OSError, SafetensorError) as error:
         only_pickle = not looks_local or (Path(name).expanduser() / "pytorch_model.bin").exists()
         if only_pickle and "safetensors" in str(error) and not model_args.allow_pickle:
@@ -210,7 +231,7 @@ def _load(loader, name: str, model_args: ModelArguments, **kwargs):
             raise UserError(f"{name}: the model cannot be loaded: {_first_sentence(error)}.") from error
         raise UserError(
             f"{name}: the model brings its own Python code, which is not run unasked; read it, then set "
-            "trust_remote_code and pin model_revision."
+            "trust_remote_code and, unless it is a local directory, model_revision to the commit that you have read."
         ) from error
 
 

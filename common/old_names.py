@@ -1,5 +1,8 @@
 """Arguments that have another name now, or none, and what to write instead."""
 
+NO_TOKEN = (
+    "is refused: log in with `hf auth login`, or set HF_TOKEN in the environment; a token must never be written to disk"
+)
 # Names from older scripts, and what to do instead. None of them is accepted, shown in --help or written to a config.
 CURES = {
     "warmup_ratio": "is gone in transformers 5: use warmup_steps: {value} (below 1 it is the share of all steps)",
@@ -35,6 +38,6 @@ CURES = {
     "lora_target_modules": "has another name, since other methods read it too: use target_modules: {value}",
     "torch_dtype": "has another name here: use dtype: {value}",
     "enable_jit_checkpoint": "is always so here, on SIGTERM, SIGINT, SIGUSR1 and SIGHUP: leave it out",
-    "hub_token": "is refused: set HF_TOKEN in the environment, tokens must never be written to disk",
-    "push_to_hub_token": "is refused: set HF_TOKEN in the environment, tokens must never be written to disk",
+    "hub_token": NO_TOKEN,
+    "push_to_hub_token": NO_TOKEN,
 }

@@ -97,9 +97,12 @@ def _describe_steps(trainer) -> dict[str, str]:
     devices, rows = count_devices(args), count_rows_per_step(args)
     steps_per_epoch = max(-(-len(trainer.train_dataset) // rows), 1)
     steps = args.max_steps if args.max_steps > 0 else int(np.ceil(args.num_train_epochs * steps_per_epoch))
+    warmup = args.get_warmup_steps(steps)
+    warning = f"warmup_steps is {warmup}, but the run ends after {steps}: learning_rate is never reached; lower it"
     return {
         "batch": f"{rows} rows a step = {args.per_device_train_batch_size} a device x {devices} "
         f"x {args.gradient_accumulation_steps} accumulation, sampling {args.train_sampling_strategy}",
-        "steps": f"{steps:,} ({steps / steps_per_epoch:g} epochs), {args.get_warmup_steps(steps)} warmup, "
+        "steps": f"{steps:,} ({steps / steps_per_epoch:g} epochs), {warmup} warmup, "
         f"{args.optim.value} {describe_rates(trainer.model, args)} {args.lr_scheduler_type.value}, seed {args.seed}",
+        **({"warning": warning} if warmup > steps else {}),
     }

@@ -1,9 +1,9 @@
 """The result directory: the same files for every recipe, each written whole or not at all.
 
 Weights, tokenizer and `config.json` at the top load with the matching Auto class. Beside them: `recipe.json` (what
-prediction needs to know), `config.yaml` (running it again gives the same run), `predictions_<split>.jsonl`,
-`history.csv`, `plots/`, `report.html`, `README.md` (the model card) and, written last, `metrics.json`: a directory with
-it holds a finished run.
+prediction needs to know), `config.yaml` (running it again gives the same run), `training_args.json` (what Hugging Face
+made of it), `predictions_<split>.jsonl`, `history.csv`, `plots/`, `report.html`, `README.md` (the model card) and,
+written last, `metrics.json`: a directory with it holds a finished run.
 """
 
 import copy
@@ -40,6 +40,7 @@ import transformers
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 CONFIG_FILE, METRICS_FILE, RECIPE_FILE = "config.yaml", "metrics.json", "recipe.json"
+ARGUMENTS_FILE, PICKLED_ARGUMENTS_FILE = "training_args.json", "training_args.bin"
 
 
 @dataclass
@@ -171,10 +172,14 @@ def save_model(trainer, model_args) -> None:
             trainer.save_model(str(output_dir / ADAPTER_DIRECTORY))
         if trainer.args.should_save:
             save_adapted(trainer, model_args, output_dir)
-    if trainer.args.should_save:
-        # A pickle of all arguments: nothing reads it, and it would travel with the model.
-        for pickled in (output_dir / "training_args.bin", output_dir / ADAPTER_DIRECTORY / "training_args.bin"):
-            pickled.unlink(missing_ok=True)
+            save_arguments(trainer.args, output_dir)
+
+
+def save_arguments(args, directory: Path) -> None:
+    """Write the training arguments as JSON without tokens, and delete the pickle of them all that Trainer leaves."""
+    (directory / PICKLED_ARGUMENTS_FILE).unlink(missing_ok=True)
+    settings = {name: value for name, value in args.to_dict().items() if not name.endswith("_token")}
+    write_json(directory / ARGUMENTS_FILE, json.loads(json.dumps(settings, default=str)))
 
 
 def save_adapted(trainer, model_args, output_dir: Path) -> None:

@@ -4,6 +4,7 @@ import math
 import tempfile
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 
 from common.checkpoints import find_defect
 from common.console import say
@@ -27,7 +28,14 @@ class ResumableTrainer:
 
     def train(self, resume_from_checkpoint=None, **settings):
         self.resumed_from = resume_from_checkpoint
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **settings)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **settings)
+        except UnpicklingError as error:
+            said = " ".join(str(error).split()).partition("Please file an issue")[0][:300]
+            raise UserError(
+                f"{resume_from_checkpoint} holds more than numbers, and is not loaded: that could run code ({said}). "
+                "Delete it, and find out who wrote it."
+            ) from error
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *arguments, **settings):
         step = partial(super()._maybe_log_save_evaluate, tr_loss, grad_norm, model, trial, *arguments, **settings)

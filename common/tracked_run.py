@@ -16,6 +16,7 @@ from common.overview import count_parameters, count_rows_per_step, sum_counts
 from common.panels import list_panels
 from common.provenance import describe_data, describe_environment
 from common.results import read_json, write_json
+from common.secret_scan import find_secrets
 from common.tracking import WANDB_FOLDER, name_project
 from common.upload import list_public_files
 
@@ -119,7 +120,11 @@ class TrackedRun(TrainerCallback):
         self.run.config.update({"recipe": {**self.run.config["recipe"], "name": outcome.facts.get("recipe")}}, True)
         if not self.run.offline:  # it raises TypeError there
             self.run.use_artifact(make_lineage(self.data, self.rows))
-        if args.wandb_log_model and args.do_train:
+        secrets = find_secrets(output_dir, list_public_files(output_dir)) if args.wandb_log_model else []
+        if secrets:
+            said = "; ".join(f"{place} looks like {kind}" for place, kind in secrets)
+            say(f"W&B: the model is not uploaded, a secret could travel with it: {said}.")
+        elif args.wandb_log_model and args.do_train:
             aliases = ["final", "best"] if args.load_best_model_at_end else ["final"]
             self.run.log_artifact(make_model_artifact(self.run.id, output_dir, scores), aliases=aliases)
         self.end(0)

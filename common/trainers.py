@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from common.adapters import (
     compute_orthogonality,
@@ -15,6 +16,7 @@ from common.errors import UserError
 from common.losses import IGNORED
 from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
+from common.results import save_arguments
 from common.resumable import ResumableTrainer
 from common.sampling import BalancedSampler, LengthGroupedSampler
 from common.sharding import divide_untrained_model, prepare_for_generation
@@ -43,6 +45,7 @@ class RecipeTrainer(ResumableTrainer):
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(RunLog())
+        set_pad_token_id(self.model, self.processing_class)
         self.tracked_run = place_trackers(self)
         self.guard = NonFiniteGuard(self, self.args.max_nonfinite_steps)
         self.train_origins = None  # path:line of each training row, told by describe_run
@@ -108,6 +111,11 @@ class RecipeTrainer(ResumableTrainer):
         if model.training and has_ranks_to_prune(self.model):
             loss = loss + compute_orthogonality(self.model) / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            save_arguments(self.args, Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
@@ -235,6 +243,13 @@ class CausalTrainer(Seq2SeqTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             ids = self.model.generate(**prompts, synced_gpus=is_sharded, **gen_kwargs)
         return ids[:, prompts["input_ids"].size(1) :]
+
+
+def set_pad_token_id(model, tokenizer) -> None:
+    """Give a model that names no piece to fill rows up with that of its tokenizer: decoders look for it in config."""
+    for config in (model.config, getattr(model, "generation_config", None)):
+        if config is not None and config.pad_token_id is None and tokenizer is not None:
+            config.pad_token_id = tokenizer.pad_token_id
 
 
 def take_prompts(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:

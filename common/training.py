@@ -8,7 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.checkpoints import MANIFEST, find_defect, find_newest_checkpoint, list_checkpoints, read_manifest
+from common.best_score import check_best_score
+from common.checkpoints import (
+    MANIFEST,
+    find_defect,
+    find_newest_checkpoint,
+    list_checkpoints,
+    read_manifest,
+    refuse_foreign_pickles,
+)
 from common.console import say
 from common.errors import UserError
 from common.fingerprint import identify_run, list_differences, refuse_differences
@@ -40,8 +48,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import PredictionOutput
 
 
-def prepare_run(training_args) -> None:
-    """Set up logging and seeds; stop here if the launch or output_dir is not what the user can have meant."""
+def prepare_run(training_args, scores: dict[str, bool | None]) -> None:
+    """Set up logging and seeds; stop here if the launch or output_dir is not what the user can have meant.
+
+    `scores` are those that the recipe evaluates with: whether the greater one is the better, None where neither is.
+    """
+    check_best_score(training_args, scores)
     level = training_args.get_process_log_level()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     transformers.utils.logging.set_verbosity(max(level, logging.WARNING))
@@ -239,6 +251,7 @@ def _choose_checkpoint(training_args) -> str | None:
         if found is not None:
             say(f"Resuming from {found}.")
         return None if found is None else str(found)
+    refuse_foreign_pickles(Path(wanted), Path(training_args.output_dir))
     defect = find_defect(Path(wanted))
     if defect is not None:
         raise UserError(f"{wanted} cannot be resumed from: {defect}. Give another checkpoint, or auto.")

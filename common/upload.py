@@ -6,6 +6,8 @@ from pathlib import Path
 from common.adapters import ADAPTER_DIRECTORY
 from common.console import say
 from common.errors import UserError
+from common.lines import SHOWN_COMPLAINTS
+from common.secret_scan import find_secrets
 
 from httpx import HTTPError
 from huggingface_hub import HfApi
@@ -46,9 +48,25 @@ def create_repository(training_args) -> str:
         ) from error
 
 
+def refuse_secrets(output_dir: Path, names: list[str], repository: str) -> None:
+    """UserError where one of these files holds what looks like a token: where, and of which kind, but not which."""
+    secrets = find_secrets(output_dir, names)
+    if not secrets:
+        return
+    said = [f"{place}: this looks like {kind}" for place, kind in secrets[:SHOWN_COMPLAINTS]]
+    said += [f"and {len(secrets) - SHOWN_COMPLAINTS} more"] if len(secrets) > SHOWN_COMPLAINTS else []
+    kept = " ".join(f"--exclude '{pattern}'" for pattern in (*PRIVATE, "checkpoint-*", "_*"))
+    raise UserError(
+        "\n".join(said) + f"\nThe result is whole, in {output_dir}, but was not uploaded. Take the secret out of these "
+        "files and of what it came from, and make it invalid if others could read it. To upload the result then: "
+        f"hf upload {repository} {output_dir} {kept}"
+    )
+
+
 def upload_result(output_dir: Path, repository: str, revision: str | None) -> None:
     """Upload what may be seen of a finished result directory, and say what stays here."""
     names = list_public_files(output_dir)
+    refuse_secrets(output_dir, names, repository)
     try:
         HfApi().upload_folder(
             repo_id=repository,

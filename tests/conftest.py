@@ -125,7 +125,7 @@ def assert_result_is_complete(directory: Path, plots: list[str], others: tuple[s
     expected = [
         "README.md", "config.json", "config.yaml", "history.csv", "metrics.json", "model.safetensors", "plots",
         "predictions_test.jsonl", "predictions_validation.jsonl", "recipe.json", "report.html", "tokenizer.json",
-        "tokenizer_config.json",
+        "tokenizer_config.json", "training_args.json",
     ]  # fmt: skip
     assert sorted(path.name for path in directory.iterdir()) == sorted([*expected, *others])
     assert sorted(path.name for path in (directory / "plots").iterdir()) == plots
@@ -141,9 +141,9 @@ def assert_result_is_complete(directory: Path, plots: list[str], others: tuple[s
             assert low <= metrics[f"{split}_{name}"] <= high and f"[{low:.4f}, {high:.4f}]" in report
 
 
-def assert_refused(run: subprocess.CompletedProcess, message: str, output: Path) -> None:
-    """The run ended with one message for the user, and wrote nothing."""
-    assert run.returncode == 1, run.stdout + run.stderr
+def assert_refused(run: subprocess.CompletedProcess, message: str, output: Path, code: int = 1) -> None:
+    """The run ended with one message for the user, and wrote nothing; with code 2 its arguments were at fault."""
+    assert run.returncode == code, run.stdout + run.stderr
     assert run.stderr.startswith("error: ") and message in run.stderr
     assert "Traceback" not in run.stderr and "Traceback" not in run.stdout
     assert not output.exists()

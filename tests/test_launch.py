@@ -155,4 +155,4 @@ def test_processes_that_do_not_train_together_are_refused(tmp_path, monkeypatch)
     args = TrainingArguments(output_dir=str(tmp_path / "out"), do_train=True)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="2 processes were started, but they do not train together"):
-        prepare_run(args)
+        prepare_run(args, {})

@@ -1,6 +1,7 @@
 """The rules of the tree: who may import whom, and what every recipe folder holds."""
 
 import ast
+import re
 import tomllib
 
 from tests.conftest import ROOT
@@ -83,6 +84,12 @@ def test_every_package_of_common_is_installed():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES}
     assert set(settings["tool"]["setuptools"]["packages"]) == packages
+
+
+def test_transformers_is_new_enough_to_look_for_a_vocabulary_in_its_own_directory_only():
+    """That it does is tried by fault E11; it was not tried with an older version."""
+    (line,) = re.findall(r"^transformers==(\d+)\.(\d+)\.", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert tuple(map(int, line)) >= (5, 23)
 
 
 def test_requirements_are_pinned_and_begin_with_the_project():

@@ -49,10 +49,16 @@ def list_command(
     config: str, recipe: str, model: Path, output: Path, rows: int, flags: list, launch_flags: tuple = ()
 ) -> list[str]:
     """The launch of 20 steps of 8 rows, of which a process has `rows` in each micro-batch."""
+    script = ROOT / "recipes" / recipe / "run.py"
+    if flags == IN_PARTS:  # a loss that is the better the greater it is: no recipe of ours takes that
+        copied = output.with_name(f"{output.name}-{recipe}") / "run.py"
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_text(script.read_text().replace("\n\n\ndef ", '\nSCORES["loss"] = True\n\n\ndef ', 1))
+        script = copied
     command = [
         ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / f"{config}.yaml", *launch_flags,
         *([ROOT / "tests" / "fsdp_on_cpu.py"] if config == "fsdp2" else []),
-        ROOT / "recipes" / recipe / "run.py", "--model_name_or_path", model, *FLAGS[recipe],
+        script, "--model_name_or_path", model, *FLAGS[recipe],
         *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
         "--learning_rate", "5e-3", "--per_device_train_batch_size", rows, "--max_steps", "20", "--logging_steps", "1",
         "--max_train_samples", "160", "--max_eval_samples", "13", "--output_dir", output, *flags,

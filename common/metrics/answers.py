@@ -25,6 +25,9 @@ class AnswerMetric(evaluate.Metric):
     common substring. Any other language is compared by words as in SQuAD; without one each question by its own script.
     """
 
+    # Whether the greater one is the better.
+    SCORES = dict.fromkeys(("exact_match", "f1", "exact_match_answerable", "f1_answerable", "f1_unanswerable"), True)
+
     def __init__(self, language: str | None = None, **kwargs):
         # Kept in memory: files of this name in a shared cache would be locked against other runs and processes.
         super().__init__(keep_in_memory=True, **kwargs)

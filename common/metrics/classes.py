@@ -21,6 +21,13 @@ class ClassMetric(evaluate.Metric):
     whole rows, `_micro` is given too and `roc_auc` is the mean over the classes that have both kinds of rows.
     """
 
+    # Whether the greater one is the better, None where neither is; * stands for each class.
+    SCORES = {
+        **{f"{score}_{mean}": True for score in ORDER for mean in ("macro", "weighted", "micro")},
+        **{"accuracy": True, "mcc": True, "roc_auc": True, "ece": False},
+        **{"f1_*": True, "precision_*": True, "recall_*": True, "support_*": None},
+    }
+
     def __init__(self, label_names: Sequence[str], thresholds: Sequence[float] | None = None, **kwargs):
         # Kept in memory: files of this name in a shared cache would be locked against other runs and processes.
         super().__init__(keep_in_memory=True, **kwargs)

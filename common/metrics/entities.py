@@ -16,6 +16,12 @@ class EntityMetric(evaluate.Metric):
     `f1_<type>` and `support_<type>`, its number of gold entities.
     """
 
+    # Whether the greater one is the better, None where neither is; * stands for each type.
+    SCORES = {
+        **{"f1": True, "precision": True, "recall": True, "f1_macro": True, "accuracy": True},
+        **{"f1_*": True, "precision_*": True, "recall_*": True, "support_*": None},
+    }
+
     def __init__(self, **kwargs):
         # Kept in memory: files of this name in a shared cache would be locked against other runs and processes.
         super().__init__(keep_in_memory=True, **kwargs)

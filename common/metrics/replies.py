@@ -22,6 +22,11 @@ class Replies(evaluate.Metric):
     all replies that differ, in percent (Li et al. 2016): the lower, the more they repeat each other.
     """
 
+    # Whether the greater one is the better, None where neither is.
+    SCORES = {"exact_match": True, "bleu": True, "rougeL": True} | dict.fromkeys(
+        ("length_ratio", "distinct_1", "distinct_2")
+    )
+
     def __init__(self, language: str | None = None, **kwargs):
         super().__init__(keep_in_memory=True, **kwargs)
         self.language = shorten_code(language)

@@ -40,6 +40,9 @@ class Summaries(evaluate.Metric):
     references decide.
     """
 
+    # Whether the greater one is the better; neither is in what `measure_copying` says.
+    SCORES = dict.fromkeys(NAMES, True) | {"copied_words": None, "novel_bigrams": None}
+
     def __init__(self, language: str | None = None, **kwargs):
         super().__init__(keep_in_memory=True, **kwargs)
         self.language = shorten_code(language)

@@ -21,6 +21,9 @@ class Translations(evaluate.Metric):
     was computed, once something was. To sacrebleu's default tokenizer a Chinese sentence is a single word.
     """
 
+    # Whether the greater one is the better, None where neither is.
+    SCORES = {"bleu": True, "chrf": True, "ter": False, "length_ratio": None}
+
     def __init__(self, target_lang: str | None = None, tokenizer: str | None = None, ter: bool = False, **kwargs):
         super().__init__(keep_in_memory=True, **kwargs)
         language = shorten_code(target_lang)

@@ -32,6 +32,7 @@ from common.dialogues import (
     show_dialogue,
 )
 from common.generation import (
+    GENERATION_SCORES,
     decode_texts,
     generate,
     list_generated,
@@ -71,6 +72,7 @@ class DialogueArguments:
 
 
 FEATURES = Features({"messages": MESSAGES, "merged": Value("int32")})  # what read_dialogue returns
+SCORES = {**Replies.SCORES, **GENERATION_SCORES}  # of metric_for_best_model: whether the greater is the better
 
 
 def read_dialogue(row: dict) -> dict:
@@ -102,7 +104,7 @@ def score_replies(texts: list[str], rows: Dataset, metric: Replies) -> dict[str,
 
 def main(model_args, data_args, dialogue_args, generation_args, training_args) -> dict[str, float]:
     """Read, train, evaluate, predict and save, as the arguments say; returns the scores."""
-    prepare_run(training_args)
+    prepare_run(training_args, SCORES)
 
     # Data
     columns = {name: name for name in FEATURES}

@@ -53,6 +53,7 @@ class NerArguments:
 
 
 FEATURES = Features({"tokens": List(Value("string")), "tags": List(Value("string"))})  # what read_sentence returns
+SCORES = {**EntityMetric.SCORES, "loss": False}  # of metric_for_best_model: whether the greater is the better
 
 
 def read_sentence(row: dict, label_names: list[str] | None) -> dict:
@@ -110,7 +111,7 @@ def score_windows(evaluated: EvalPrediction, windows: Dataset, sentences: Datase
 
 def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     """Read, train, evaluate, predict and save, as the arguments say; returns the scores."""
-    prepare_run(training_args)
+    prepare_run(training_args, SCORES)
 
     # Data
     columns = {
@@ -128,8 +129,8 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     config = load_config(model_args, tokenizer)
     trained_labels = find_trained_labels(config, model_class)
     label_names = choose_tag_names(splits, ner_args.tag_names, trained_labels, training_args.do_train)
-    model = load_model(model_class, model_args, training_args, config, label_names, task_type="TOKEN_CLS")
     max_length = choose_max_length(ner_args.max_seq_length, config, tokenizer)
+    model = load_model(model_class, model_args, training_args, config, label_names, task_type="TOKEN_CLS")
     settings = {"label_ids": config.label2id, "max_length": max_length, "doc_stride": ner_args.doc_stride}
     workers = data_args.preprocessing_num_workers
     windows = map_splits(splits, tokenize_and_align, workers, tokenizer=tokenizer, **settings)

@@ -19,6 +19,7 @@ from common.callbacks import make_callbacks
 from common.command_line import parse_arguments
 from common.data import load_splits, map_rows, require_text
 from common.losses import IGNORED, SpanCrossEntropy, hide_padding
+from common.metrics.answers import AnswerMetric
 from common.models import choose_max_length, load_config, load_model, load_tokenizer
 from common.overview import describe_run
 from common.questions import describe_windows, encode_questions, flatten_article, read_answers
@@ -50,6 +51,7 @@ class QaArguments:
 
 TEXT, NUMBER = Value("string"), Value("int64")
 FEATURES = Features({"question": TEXT, "context": TEXT, "answers": List(TEXT), "answer_starts": List(NUMBER)})
+SCORES = {**AnswerMetric.SCORES, "loss": False}  # of metric_for_best_model: whether the greater is the better
 
 
 def read_question(row: dict, find_answers: bool) -> dict:
@@ -98,7 +100,7 @@ def score_windows(evaluated: EvalPrediction, windows: Dataset, questions: Datase
 
 def main(model_args, data_args, qa_args, training_args) -> dict[str, float]:
     """Read, train, evaluate, predict and save, as the arguments say; returns the scores."""
-    prepare_run(training_args)
+    prepare_run(training_args, SCORES)
     training_args.label_names = ["labels"]
 
     # Data
@@ -118,9 +120,9 @@ def main(model_args, data_args, qa_args, training_args) -> dict[str, float]:
     tokenizer = load_tokenizer(model_args, texts=list_texts(splits[wanted[0]], ("question", "context")))
     refuse_slow_tokenizer(tokenizer)
     config = load_config(model_args, tokenizer)
+    max_length = choose_max_length(qa_args.max_seq_length, config, tokenizer, longest_default=384)
     model = load_model(model_class, model_args, training_args, config, task_type="QUESTION_ANS")
     hide_padding(model)
-    max_length = choose_max_length(qa_args.max_seq_length, config, tokenizer, longest_default=384)
     settings = {"tokenizer": tokenizer, "max_length": max_length, "doc_stride": qa_args.doc_stride}
     workers = data_args.preprocessing_num_workers
     windows = DatasetDict(

@@ -31,6 +31,7 @@ from common.labels import (
     take_samples_per_class,
 )
 from common.losses import BinaryCrossEntropy, CrossEntropy
+from common.metrics.classes import ClassMetric
 from common.models import choose_max_length, find_trained_labels, load_config, load_model, load_tokenizer
 from common.overview import describe_run
 from common.results import Outcome, finish_run, save_predictions
@@ -62,6 +63,7 @@ class SentimentArguments:
 
 TEXT = Value("string")
 FEATURES = Features({"text": TEXT, "text_pair": TEXT, "labels": List(TEXT)})  # what read_example returns
+SCORES = {**ClassMetric.SCORES, "loss": False}  # of metric_for_best_model: whether the greater is the better
 
 
 def read_example(row: dict, label_reader: LabelReader) -> dict:
@@ -96,7 +98,7 @@ def score_windows(evaluated: EvalPrediction, windows: Dataset, rows: Dataset, la
 
 def main(model_args, data_args, sentiment_args, training_args) -> dict[str, float]:
     """Read, train, evaluate, predict and save, as the arguments say; returns the scores."""
-    prepare_run(training_args)
+    prepare_run(training_args, SCORES)
 
     # Data
     columns = {
@@ -123,8 +125,8 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
     if "train" in splits and sentiment_args.max_train_samples_per_class:
         most = sentiment_args.max_train_samples_per_class
         splits["train"] = take_samples_per_class(splits["train"], most, training_args.seed)
-    model = load_model(model_class, model_args, training_args, config, label_names, task_type="SEQ_CLS")
     max_length = choose_max_length(sentiment_args.max_seq_length, config, tokenizer)
+    model = load_model(model_class, model_args, training_args, config, label_names, task_type="SEQ_CLS")
     doc_stride = sentiment_args.doc_stride if sentiment_args.long_text == "windows" else None
     settings = {"max_length": max_length, "doc_stride": doc_stride, "num_classes": len(label_names)}
     settings |= {"tokenizer": tokenizer, "is_multi_label": is_multi_label}

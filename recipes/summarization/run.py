@@ -19,6 +19,7 @@ from common.callbacks import make_callbacks
 from common.command_line import parse_arguments
 from common.data import load_splits, map_splits, require_text
 from common.generation import (
+    GENERATION_SCORES,
     decode_texts,
     generate,
     list_generated,
@@ -66,6 +67,7 @@ class SummarizationArguments:
 
 
 FEATURES = Features({"document": Value("string"), "summary": Value("string")})  # what read_document returns
+SCORES = {**Summaries.SCORES, **GENERATION_SCORES}  # of metric_for_best_model: whether the greater is the better
 
 
 def read_document(row: dict) -> dict:
@@ -97,7 +99,7 @@ def score_summaries(texts: list[str], rows: Dataset, metric: Summaries) -> dict[
 
 def main(model_args, data_args, summarization_args, generation_args, training_args) -> dict[str, float]:
     """Read, train, evaluate, predict and save, as the arguments say; returns the scores."""
-    prepare_run(training_args)
+    prepare_run(training_args, SCORES)
 
     # Data
     columns = {

@@ -18,6 +18,7 @@ from common.callbacks import make_callbacks
 from common.command_line import parse_arguments
 from common.data import load_splits, map_splits, require_text
 from common.generation import (
+    GENERATION_SCORES,
     decode_texts,
     generate,
     list_generated,
@@ -64,6 +65,7 @@ class TranslationArguments:
 
 
 FEATURES = Features({"source": Value("string"), "target": Value("string")})  # what read_pair returns
+SCORES = {**Translations.SCORES, **GENERATION_SCORES}  # of metric_for_best_model: whether the greater is the better
 
 
 def read_pair(row: dict) -> dict:
@@ -93,7 +95,7 @@ def score_translations(texts: list[str], pairs: Dataset, metric: Translations) -
 
 def main(model_args, data_args, translation_args, generation_args, training_args) -> dict[str, float]:
     """Read, train, evaluate, predict and save, as the arguments say; returns the scores."""
-    prepare_run(training_args)
+    prepare_run(training_args, SCORES)
 
     # Data
     config = None if model_args.from_scratch else load_config(model_args)

@@ -91,3 +91,19 @@ def test_a_launch_that_would_do_something_else_stops_with_a_message(name, tmp_pa
     recipe = [str(ROOT / "recipes/ner" / name) for name in ("run.py", "configs/demo.yaml")]
     run = launch([*command, recipe[0], "--config", recipe[1], "--output_dir", str(tmp_path / "out")])
     assert run.returncode != 0 and message in run.stderr and not (tmp_path / "out").exists(), run.stderr[-2000:]
+
+
+@pytest.mark.parametrize("asked_by", ["deepspeed", "deepspeed_config_file"])
+def test_a_file_for_deepspeed_that_is_missing_or_broken_is_named(asked_by, tmp_path, monkeypatch):
+    path = tmp_path / "zero2.json"
+    settings = {"output_dir": str(tmp_path / "out")}
+    if asked_by == "deepspeed":
+        settings["deepspeed"] = str(path)
+    else:
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+        monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(path))
+    with pytest.raises(UserError, match=f"^{asked_by} {path}: no such file in "):
+        TrainingArguments(**settings)
+    path.write_text('{"zero_optimization": {"stage": 2},\n "fp16" {}}')
+    with pytest.raises(UserError, match=f"^{path}:2:9: not valid JSON: Expecting ':' delimiter"):
+        TrainingArguments(**settings)

@@ -145,12 +145,6 @@ def test_weights_that_fsdp_has_flattened_are_refused():
     assert "fsdp_use_orig_params" in error_of(compute_rates, model, 1.0, 0.5)
 
 
-@pytest.mark.parametrize("decay", [0, -0.5, 1.01, float("nan")])
-def test_a_decay_outside_of_0_and_1_is_refused(decay, tmp_path):
-    with pytest.raises(UserError, match="layerwise_lr_decay is"):
-        read_arguments(tmp_path, layerwise_lr_decay=decay)
-
-
 # In a Trainer
 
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from common.errors import UserError
-from common.upload import create_repository, list_public_files
+from common.upload import create_repository, list_public_files, upload_result
 from recipes.ner import run as ner
 from tests.conftest import list_sample_flags, run_in_process
 
@@ -48,15 +48,15 @@ def test_the_result_is_uploaded_once_with_our_card_and_without_rows_or_checkpoin
     (upload,) = uploads
     assert upload["repo_id"] == "me/tagger"
     adapter = [f"adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors")]
-    adapter += [f"adapter/{name}" for name in ("tokenizer.json", "tokenizer_config.json")]
+    adapter += [f"adapter/{name}" for name in ("tokenizer.json", "tokenizer_config.json", "training_args.json")]
     pictures = ("f1_by_entity_type", "f1_by_length_of_the_sentence")
     assert upload["files"] == [
         "README.md", *adapter, "config.json", "config.yaml", "history.csv", "metrics.json", "model.safetensors",
         *(f"plots/{split}_{name}.png" for split in ("test", "validation") for name in pictures),
-        "recipe.json", "tokenizer.json", "tokenizer_config.json",
+        "recipe.json", "tokenizer.json", "tokenizer_config.json", "training_args.json",
     ]  # fmt: skip
     assert (output / "predictions_test.jsonl").is_file() and (output / "report.html").is_file()
-    assert "uploaded     me/tagger: 17 files; predictions_*.jsonl and report.html stay here" in capsys.readouterr().out
+    assert "uploaded     me/tagger: 19 files; predictions_*.jsonl and report.html stay here" in capsys.readouterr().out
     card = ModelCard.load(output / "README.md")
     assert 'model="me/tagger"' in card.text and "an adapter (lora), merged into the weights" in card.text
     assert card.data.license == "apache-2.0" and "- licence: apache-2.0" in card.text
@@ -72,6 +72,18 @@ def test_an_upload_that_fails_leaves_a_finished_run_and_says_what_to_do(encoder,
     with pytest.raises(UserError, match=r"was not uploaded \(no network\).*: hf upload me/tagger .*--exclude 'report"):
         run_ner(encoder, tmp_path / "out", *PUSH)
     assert (tmp_path / "out" / "metrics.json").is_file() and (tmp_path / "out" / "README.md").is_file()
+
+
+def test_a_secret_in_what_would_be_uploaded_keeps_the_result_here(tmp_path, uploads):
+    token = "hf_" + "aB3" * 11
+    (tmp_path / "README.md").write_text(f"# A model\n\nmade with {token}\n")
+    (tmp_path / "predictions_test.jsonl").write_text(token)  # stays here anyway
+    with pytest.raises(UserError) as refused:
+        upload_result(tmp_path, "me/tagger", None)
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path}/README.md:3: this looks like a Hugging Face token\nThe result is whole, in ")
+    assert f"hf upload me/tagger {tmp_path} --exclude 'predictions_*.jsonl'" in message and token not in message
+    assert not uploads
 
 
 def test_without_the_hub_the_run_stops_before_it_trains(encoder, tmp_path):

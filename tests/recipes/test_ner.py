@@ -517,7 +517,7 @@ def test_a_directory_instead_of_a_file_is_refused(tmp_path):
 def test_a_model_path_that_does_not_exist_is_refused(tmp_path):
     flags = ["--do_train", *list_sample_flags("ner", "train"), "--output_dir", tmp_path / "out", "--model_name_or_path"]
     run = run_ner(*flags, tmp_path / "nowhere")
-    assert_refused(run, f"{tmp_path / 'nowhere'}: no such model directory", tmp_path / "out")
+    assert_refused(run, f"{tmp_path / 'nowhere'}: no such model directory", tmp_path / "out", code=2)
 
 
 def test_numbered_encoder_presets_are_the_documented_sizes(tmp_path):
