@@ -252,7 +252,7 @@ def read_id(row: dict) -> str:
 
 
 def _find_repeated_ids(dataset: datasets.Dataset) -> list[str]:
-    """One line for each row whose id an earlier row has: the first ten, and how many more there are."""
+    """One line for each row whose id an earlier row has: the first twenty, and how many more there are."""
     if len(pyarrow.compute.unique(dataset.data.column("id"))) == len(dataset):
         return []
     first_origins, faults = {}, []

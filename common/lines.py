@@ -7,11 +7,11 @@ from pathlib import Path
 
 from common.errors import UserError
 
-SHOWN_COMPLAINTS = 10
+SHOWN_COMPLAINTS = 20
 
 
 class Complaints:
-    """The faults of one source of rows: every one is counted, the first ten are kept for the message."""
+    """The faults of one source of rows: every one is counted, the first twenty are kept for the message."""
 
     def __init__(self, name: str, separator: str = ":"):
         self.name = name
@@ -30,7 +30,7 @@ class Complaints:
             self._shown.append((line, f"{self.locate(line, column)}: {text}"))
 
     def list_lines(self) -> list[str]:
-        """One line a fault, in the order of the file: the first ten found, and how many more there are."""
+        """One line a fault, in the order of the file: the first twenty found, and how many more there are."""
         shown = [text for _, text in sorted(self._shown, key=lambda fault: fault[0])]
         hidden = self.count - len(shown)
         return shown + ([f"{self.name}: and {hidden} more; mend these and run it again"] if hidden else [])
@@ -94,7 +94,7 @@ def _guess_encoding(raw: bytes) -> str:
 
 
 def refuse_rows(faults: list[tuple[str, str]]) -> None:
-    """Raise a UserError where there are (place, text) faults: the first ten, and how many more there are."""
+    """Raise a UserError where there are (place, text) faults: the first twenty, and how many more there are."""
     if faults:
         hidden = len(faults) - SHOWN_COMPLAINTS
         lines = [f"{place}: {text}" for place, text in faults[:SHOWN_COMPLAINTS]]

@@ -141,12 +141,12 @@ def test_the_faults_of_all_files_and_of_the_recipe_are_told_together(tmp_path):
     ]
 
 
-def test_ten_faults_of_a_file_are_shown_and_the_others_counted(tmp_path):
+def test_twenty_faults_of_a_file_are_shown_and_the_others_counted(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", [{"tokens": [], "tags": ["O"]}] * 250)
     lines = error_of(train_file=[path]).splitlines()
-    assert len(lines) == 11
-    assert lines[9] == f"{path}:10: tags: 1 tags for 0 words; give every word one tag"
-    assert lines[10] == f"{path}: and 240 more; mend these and run it again"
+    assert len(lines) == 21
+    assert lines[19] == f"{path}:20: tags: 1 tags for 0 words; give every word one tag"
+    assert lines[20] == f"{path}: and 230 more; mend these and run it again"
 
 
 def test_another_error_in_the_recipe_names_the_row_in_its_traceback(tmp_path):
