@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
+from common.characters import list_texts
 from common.errors import UserError
 from common.lines import shorten
 
+from datasets import DatasetDict
 from tokenizers import Regex, pre_tokenizers
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import AddedToken
@@ -24,7 +26,7 @@ def encode_as_text(tokenizer: PreTrainedTokenizerBase, *texts: Sequence[str], **
 
 
 @contextmanager
-def reading_text(tokenizer: PreTrainedTokenizerBase, *texts: Sequence[str | Sequence[str]] | None) -> Iterator[None]:
+def reading_text(tokenizer: PreTrainedTokenizerBase, *texts: Sequence[str] | None) -> Iterator[None]:
     """Meanwhile the tokenizer's backend reads the names of control tokens in `texts` as text.
 
     The library's switch is not enough where a name is also a piece of the vocabulary, as </s> is in Unigram's: such a
@@ -62,18 +64,28 @@ def compile_names(tokenizer: PreTrainedTokenizerBase, others: Sequence[str] = ()
     return _compile_names(tokenizer, tuple(others), len(tokenizer))
 
 
+def describe_control_tokens(tokenizer: PreTrainedTokenizerBase, splits: DatasetDict) -> str:
+    """How many rows of each split write the name of a control token, and one of them; "" where none does."""
+    names, counts, example = compile_names(tokenizer), {}, ""
+    for split, rows in splits.items():
+        columns = [column for column in rows.column_names if column not in ("id", "origin")]
+        for table in rows.select_columns(columns).with_format("arrow").iter(1000):
+            for row in table.to_pylist():
+                found = next(filter(None, map(names.search, list_texts(row))), None)
+                if found:
+                    counts[split], example = counts.get(split, 0) + 1, example or found[0]
+    shown = ", ".join(f"{split} {count:,} of {len(splits[split]):,}" for split, count in counts.items())
+    return f"rows that write one, as {example}: {shown}; they are read as text" if counts else ""
+
+
 def _refuse_names(tokenizer, names: re.Pattern, texts: Sequence) -> None:
-    for text in (part for column in texts for text in column or () for part in _list_parts(text)):
+    for text in (text for column in texts for text in column or ()):
         found = names.search(text)
         if found:
             raise UserError(
                 f"{type(tokenizer).__name__} reads {found[0]!r} as a control token wherever it stands, as in "
                 f"{shorten(text, 60)!r}: take it out of the texts, or use another model."
             )
-
-
-def _list_parts(text: str | Sequence[str] | None) -> Sequence[str]:
-    return [text] if isinstance(text, str) else text or ()
 
 
 @lru_cache(maxsize=8)

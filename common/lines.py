@@ -2,7 +2,7 @@
 
 import codecs
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -40,6 +40,14 @@ def suggest(name: str, names: Iterable[str]) -> str:
     """' (did you mean "tokens"?)' where one of the names is close to `name`, else nothing."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def find_variants(counts: Mapping[str, int]) -> dict[str, str]:
+    """Names that differ from a more frequent one in capitals and white space alone, with that one."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+    return {name: group[0] for group in groups.values() for name in group[1:]}
 
 
 def name_some(names: Sequence[str], most: int = 6) -> str:

@@ -123,13 +123,13 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
     if "train" in splits and sentiment_args.max_train_samples_per_class:
         most = sentiment_args.max_train_samples_per_class
         splits["train"] = take_samples_per_class(splits["train"], most, training_args.seed)
-    model = load_model(model_class, model_args, training_args, config, label_names, task_type="SEQ_CLS")
     max_length = choose_max_length(sentiment_args.max_seq_length, config, tokenizer)
     doc_stride = sentiment_args.doc_stride if sentiment_args.long_text == "windows" else None
     settings = {"max_length": max_length, "doc_stride": doc_stride, "num_classes": len(label_names)}
     settings |= {"tokenizer": tokenizer, "is_multi_label": is_multi_label}
     workers = data_args.preprocessing_num_workers
     windows = map_splits(splits, tokenize_texts, workers, **settings)
+    model = load_model(model_class, model_args, training_args, config, label_names, task_type="SEQ_CLS")
 
     # Training
     weights = choose_class_weights(sentiment_args.class_weights, windows, label_names, is_multi_label)

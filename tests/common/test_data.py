@@ -178,8 +178,16 @@ def test_an_id_that_two_rows_share_is_refused_with_both_lines(tmp_path):
         f'{first}:3: the id "1" is already that of {first}:1; give every row its own',
         f'{second}:1: the id "2" is already that of {first}:2; give every row its own',
     ]
-    path = write_rows(tmp_path / "c.jsonl", [{"id": "x", **make_rows(1)[0]}] * 16)
-    assert error_of(train_file=[path]).splitlines()[10:] == ["and 5 more repeated ids; mend these too"]
+    path = write_rows(tmp_path / "c.jsonl", [{"id": "x", **make_rows(1)[0]}] * 26)
+    assert error_of(train_file=[path]).splitlines()[20:] == ["and 5 more repeated ids; mend these too"]
+
+
+def test_a_row_of_more_characters_than_max_chars_is_refused_and_one_of_as_many_is_read(tmp_path):
+    path = write_rows(tmp_path / "a.jsonl", [{"tokens": ["ab", "cd"], "tags": ["O", "O"]}] * 2)
+    refused = error_of(train_file=[path], max_chars=3).splitlines()
+    cure = "of max_chars (has a stray quote joined rows?); divide the row, or set max_chars higher"
+    assert refused == [f"{path}:{line}: tokens: 4 characters, more than the 3 {cure}" for line in (1, 2)]
+    assert len(load(train_file=[path], max_chars=4)["train"]) == 2
 
 
 @pytest.mark.parametrize("row_id", [None, "", True, 1.5, ["x"]])

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from tests.faults.fault import Case, Fault, Finding, judge_refusal, judge_survival, list_flags, run_recipe
+from tests.faults.fault import Case, Fault, Finding, judge_survival, list_flags, run_recipe
 from tests.faults.samples import (
     INPUTS,
     LINES,
@@ -155,8 +155,8 @@ def refuse_swallowed_rows(recipe: str, folder: Path) -> Finding:
     lines = write_csv([{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(26)]).splitlines(keepends=True)
     lines[11] = '"' + lines[11]
     lines[22] = 'text 21",b\n'
-    return refuse(recipe, folder, "".join(lines), r":12: a quote \(\"\) opened in this row swallows the rows up to line "
-                  r"23; close it", name="train.csv")  # fmt: skip
+    return refuse(recipe, folder, "".join(lines), r":12: a quote \(\"\) opened in this row swallows the rows up to "
+                  r"line 23; close it", name="train.csv")  # fmt: skip
 
 
 def refuse_extra_field(recipe: str, folder: Path) -> Finding:
@@ -192,7 +192,9 @@ def refuse_semicolons(recipe: str, folder: Path) -> Finding:
 
 
 def read_tabs(recipe: str, folder: Path) -> Finding:
-    rows = [{name: value.replace('"', "'") for name, value in row.items()} for row in list_rows(recipe, 8, "validation")]
+    rows = [
+        {name: value.replace('"', "'") for name, value in row.items()} for row in list_rows(recipe, 8, "validation")
+    ]
     text = "\n".join("\t".join(values) for values in [list(rows[0]), *(row.values() for row in rows)]) + "\n"
     return judge_rows(recipe, folder, rows, text, "validation.tsv")
 
@@ -212,7 +214,9 @@ def refuse_unknown_format(recipe: str, folder: Path) -> Finding:
 
 def train_on_two_rows(recipe: str, folder: Path) -> Finding:
     rows = list_rows(recipe)
-    two = rows[:2] if recipe != "sentiment" else [rows[0], next(row for row in rows if row["label"] != rows[0]["label"])]
+    two = (
+        rows[:2] if recipe != "sentiment" else [rows[0], next(row for row in rows if row["label"] != rows[0]["label"])]
+    )
     run = try_training(recipe, folder, two)
     return judge_survival(run, "train 2 rows" in run.stdout)
 
@@ -236,36 +240,84 @@ def read_changed_file(recipe: str, folder: Path) -> Finding:
 
 
 FAULTS = [
-    Fault("C1", "an empty file", "obscure", "clear", (*spread("", refuse_empty_file, quick=PAIR),)),
-    Fault("C2", "a CSV file of nothing but its header", "obscure", "clear",
-          (*spread("", refuse_bare_header, quick=PAIR),)),
-    Fault("C3", "a validation file without rows", "obscure", "clear",
-          (*spread("", refuse_empty_validation, quick=PAIR),)),
-    Fault("C19", "one line is no JSON", "obscure", "clear",
-          (*spread("", refuse_missing_comma, quick=PAIR), Case("sentiment, 29 lines", lambda folder: refuse_list_of_defects("sentiment", folder)))),
-    Fault("C20", "the file ends within its last line", "obscure", "clear",
-          (*spread("", refuse_truncated_file, quick=PAIR),)),
-    Fault("C21", "a key is there twice", "obscure", "clear", (*spread("", refuse_repeated_key, quick=PAIR),)),
-    Fault("C22", "byte order mark, CRLF, blank lines; a JSON array", "survives", "survives",
-          (*spread("", read_bom_and_blank_lines, quick=("sentiment",)), *spread("array", read_array, quick=("ner",)))),
-    Fault("C23", "a byte of latin-1 in JSON lines", "obscure", "clear", (*spread("", refuse_latin_1, quick=PAIR),)),
-    Fault("C24", "a byte of latin-1 in CSV; UTF-16", "obscure", "clear",
-          (*spread("latin-1", refuse_latin_1_table, quick=("qa",)), *spread("UTF-16", refuse_utf_16, quick=("translation",)))),
-    Fault("C25", "a NUL byte; half a surrogate pair", "obscure", "clear",
-          (*spread("NUL", refuse_raw_null, quick=("summarization",)),
-           *spread("surrogate", refuse_lone_surrogate, quick=("ner",)))),
-    Fault("C29", "a sound CSV file", "obscure", "survives", (*spread("", read_table, quick=("sentiment", "qa")),)),
-    Fault("C30", "line ends and quotes within a field of CSV", "obscure", "survives",
-          (*spread("", read_quoted_newlines, tuple(recipe for recipe in INPUTS if recipe != "ner"), quick=("qa",)),)),
-    Fault("C31", "a quote that is not closed, or closed rows later", "silently wrong", "clear",
-          (*spread("open", refuse_open_quote, ("sentiment",)), *spread("closed later", refuse_swallowed_rows, ("sentiment",)))),
-    Fault("C32", "a field too many in a row of CSV", "obscure", "clear", (*spread("", refuse_extra_field, quick=PAIR),)),
-    Fault("C33", "NA, None and null as texts and labels", "obscure", "survives",
-          (*spread("texts", read_words_for_nothing, quick=("ner",)), *spread("labels", read_labels_for_nothing, ("sentiment",)))),
-    Fault("C34", "semicolons between the columns", "obscure", "clear", (*spread("", refuse_semicolons, quick=PAIR),)),
-    Fault("C35", "JSON lines, tabs and CoNLL", "clear", "survives",
-          (*spread("tabs", read_tabs, quick=("sentiment",)), *spread("CoNLL", read_columns, ("ner",)))),
-    Fault("C36", "two training rows", "obscure", "survives", (*spread("", train_on_two_rows, quick=("sentiment",)),)),
-    Fault("C76", "other rows in a file of the same name, size and time", "silently wrong", "survives",
-          (*spread("", read_changed_file, quick=("qa",)),)),
-]  # fmt: skip
+    Fault("C1", "an empty file", "obscure", "clear", spread("", refuse_empty_file, quick=PAIR)),
+    Fault("C2", "a CSV file of nothing but its header", "obscure", "clear", spread("", refuse_bare_header, quick=PAIR)),
+    Fault("C3", "a validation file without rows", "obscure", "clear", spread("", refuse_empty_validation, quick=PAIR)),
+    Fault(
+        "C19",
+        "one line is no JSON",
+        "obscure",
+        "clear",
+        spread("", refuse_missing_comma, quick=PAIR)
+        + (Case("sentiment, 29 lines", lambda folder: refuse_list_of_defects("sentiment", folder)),),
+    ),
+    Fault(
+        "C20", "the file ends within its last line", "obscure", "clear", spread("", refuse_truncated_file, quick=PAIR)
+    ),
+    Fault("C21", "a key is there twice", "obscure", "clear", spread("", refuse_repeated_key, quick=PAIR)),
+    Fault(
+        "C22",
+        "byte order mark, CRLF, blank lines; a JSON array",
+        "survives",
+        "survives",
+        spread("", read_bom_and_blank_lines, quick=("sentiment",)) + spread("array", read_array, quick=("ner",)),
+    ),
+    Fault("C23", "a byte of latin-1 in JSON lines", "obscure", "clear", spread("", refuse_latin_1, quick=PAIR)),
+    Fault(
+        "C24",
+        "a byte of latin-1 in CSV; UTF-16",
+        "obscure",
+        "clear",
+        spread("latin-1", refuse_latin_1_table, quick=("qa",))
+        + spread("UTF-16", refuse_utf_16, quick=("translation",)),
+    ),
+    Fault(
+        "C25",
+        "a NUL byte; half a surrogate pair",
+        "obscure",
+        "clear",
+        spread("NUL", refuse_raw_null, quick=("summarization",))
+        + spread("surrogate", refuse_lone_surrogate, quick=("ner",)),
+    ),
+    Fault("C29", "a sound CSV file", "obscure", "survives", spread("", read_table, quick=("sentiment", "qa"))),
+    Fault(
+        "C30",
+        "line ends and quotes within a field of CSV",
+        "obscure",
+        "survives",
+        spread("", read_quoted_newlines, tuple(recipe for recipe in INPUTS if recipe != "ner"), quick=("qa",)),
+    ),
+    Fault(
+        "C31",
+        "a quote that is not closed, or closed rows later",
+        "silently wrong",
+        "clear",
+        spread("open", refuse_open_quote, ("sentiment",))
+        + spread("closed later", refuse_swallowed_rows, ("sentiment",)),
+    ),
+    Fault("C32", "a field too many in a row of CSV", "obscure", "clear", spread("", refuse_extra_field, quick=PAIR)),
+    Fault(
+        "C33",
+        "NA, None and null as texts and labels",
+        "obscure",
+        "survives",
+        spread("texts", read_words_for_nothing, quick=("ner",))
+        + spread("labels", read_labels_for_nothing, ("sentiment",)),
+    ),
+    Fault("C34", "semicolons between the columns", "obscure", "clear", spread("", refuse_semicolons, quick=PAIR)),
+    Fault(
+        "C35",
+        "JSON lines, tabs and CoNLL",
+        "clear",
+        "survives",
+        spread("tabs", read_tabs, quick=("sentiment",)) + spread("CoNLL", read_columns, ("ner",)),
+    ),
+    Fault("C36", "two training rows", "obscure", "survives", spread("", train_on_two_rows, quick=("sentiment",))),
+    Fault(
+        "C76",
+        "other rows in a file of the same name, size and time",
+        "silently wrong",
+        "survives",
+        spread("", read_changed_file, quick=("ner",)),
+    ),
+]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -123,13 +124,14 @@ def judge_words(run: Run, *patterns: str, is_right: bool = True) -> Finding:
     return judge_survival(run, is_right and not missing, f"not said: {missing}: {run.stdout[:1500]}" if missing else "")
 
 
-def spread(name: str, attempt, recipes: tuple[str, ...] = RECIPES, quick: tuple[str, ...] = RECIPES) -> list[Case]:
+def spread(
+    name: str,
+    attempt: Callable[[str, Path], Finding],
+    recipes: tuple[str, ...] = RECIPES,
+    quick: tuple[str, ...] = RECIPES,
+) -> tuple[Case, ...]:
     """A case for each recipe; `make test` tries those of the `quick` ones, since all six share what is tried."""
-    return [
-        Case(f"{recipe}{', ' if name else ''}{name}", partial(_attempt, attempt, recipe), is_slow=recipe not in quick)
+    return tuple(
+        Case(f"{recipe}{', ' if name else ''}{name}", partial(attempt, recipe), is_slow=recipe not in quick)
         for recipe in recipes
-    ]
-
-
-def _attempt(attempt, recipe: str, folder: Path) -> Finding:
-    return attempt(recipe, folder)
+    )
