@@ -122,7 +122,7 @@ def _refuse_texts_as_labels(names: set[str], rows: Dataset) -> None:
         shown = ", ".join(sorted(names)[:3])
         raise UserError(
             f"{rows['origin'][0]}: the {len(rows):,} training rows have {len(names):,} different labels ({shown}, "
-            "...): is this the column of the labels?; set label_column_name, or name all labels in class_names."
+            "...), as texts have; set label_column_name to the column of the labels, or name them all in class_names."
         )
     if len(names) > MANY_LABELS:
         say(f"Note: {len(names):,} labels, {len(rows) / len(names):.1f} training rows for each.")

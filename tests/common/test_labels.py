@@ -239,7 +239,9 @@ def test_as_many_labels_as_texts_are_refused_because_they_are_texts(rows, labels
         assert len(choose_label_names(splits, None, None, True)) == labels
         return
     message = user_error_of(choose_label_names, splits, None, None, True)
-    assert message.startswith(f"The {rows} training rows have {labels} different labels (text0, text1, text10, ...)")
+    assert message.startswith(
+        f"train.csv:0: the {rows} training rows have {labels} different labels (text0, text1, text10, ...)"
+    )
     assert "label_column_name" in message and "class_names" in message
     named = [f"text{number}" for number in range(labels)]
     assert choose_label_names(splits, named, None, True) == named

@@ -70,9 +70,10 @@ def answer_nothing(recipe: str, folder: Path) -> Finding:
     rows = change(rows, 5, answers={"text": [], "answer_start": []})
     train = folder / "train.jsonl"
     train.write_text("".join(json.dumps(row) + "\n" for row in change(list_questions(), 3, answers=rows[1]["answers"])))
-    # A threshold that no question passes: all predictions are "", right for two of eight.
+    share = sum(not row["answers"]["text"] for row in rows) / len(rows)
+    # A threshold below all null scores: every prediction is "", which is right for these.
     found = judge_answers(recipe, folder, rows, "--train_file", train, "--null_threshold", "-1000")
-    if found.verdict != "survives" or read_metrics(folder)["validation_exact_match"] == 25.0:
+    if found.verdict != "survives" or read_metrics(folder)["validation_exact_match"] == share:
         return found
     return Finding("silently wrong", str(read_metrics(folder)))
 
