@@ -479,7 +479,7 @@ FAULTS = {
     "empty text": (GOOD + '{"text": "", "label": "a"}\n', "{path}:3: text: it is empty; write a text"),
     "no label column": ('{"text": "x", "stars": 5}\n', '{path}:1: no column "label" or "labels", the columns are'),
     "repeated id": ('{"id": 1, "text": "x", "label": "a"}\n' * 2, '{path}:2: the id "1" is already that of'),
-    "one label": ('{"text": "x", "label": "a"}\n' * 3, "The training rows have only one label (a)"),
+    "one label": ('{"text": "x", "label": "a"}\n' * 3, "{path}:1: the 3 training rows have only one label (a), there"),
 }  # fmt: skip
 
 
