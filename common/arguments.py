@@ -10,6 +10,7 @@ from typing import Literal
 
 from common.errors import UserError
 from common.options import option
+from common.recovery_arguments import RecoveryArguments
 from common.tracking_arguments import TrackingArguments
 
 import torch
@@ -187,18 +188,13 @@ class GenerationArguments:
 
 
 @dataclass
-class RunArguments:
+class RunArguments(RecoveryArguments):
     """What this project adds to Hugging Face's TrainingArguments, and the defaults that it turns round."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
         "What the model computes in: auto (bfloat16 where the hardware has it, else float32), float32, "
         "bfloat16 or float16. Trained weights are kept in float32 whatever the checkpoint was saved in.",
-    )
-    resume_from_checkpoint: str = option(
-        "auto",
-        "auto: go on from the newest whole checkpoint in output_dir, or start; "
-        "never: start at step 0; or the path of a checkpoint.",
     )
     dry_run: bool = option(
         False, "Stop after the start screen, one training step, one evaluation batch, a save and a reload."

@@ -1,7 +1,7 @@
 """The whole table: a row for each fault of the five groups."""
 
-from tests.faults import conversations, files, questions, texts, values, words
+from tests.faults import checkpoints, conversations, files, process, questions, texts, values, words
 
-# Each group by number: what is said of a file, of the values in it, and of each task's own.
+# By number: what is wrong with a file, with the values in it, and with what one task alone reads.
 DATA = [*files.FAULTS, *values.FAULTS, *words.FAULTS, *questions.FAULTS, *texts.FAULTS, *conversations.FAULTS]
-FAULTS = sorted(DATA, key=lambda fault: int(fault.number[1:]))
+FAULTS = [*process.FAULTS, *checkpoints.FAULTS, *sorted(DATA, key=lambda fault: int(fault.number[1:]))]
