@@ -118,6 +118,21 @@ def read_metrics(folder: Path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def judge_rows(recipe: str, folder: Path, rows: list[dict], content: str | bytes, name: str) -> Finding:
+    """survives where the predictions are of these rows, in their order."""
+    run = evaluate(recipe, folder, content, name=name)
+    return judge_survival(run, list_inputs(recipe, read_predictions(folder)) == [row[INPUTS[recipe]] for row in rows])
+
+
+def list_inputs(recipe: str, predictions: list[dict]) -> list[str]:
+    """What was read of each row that was predicted."""
+    if recipe == "dialogue":
+        return [row["replies"][0]["prompt"] for row in predictions]
+    if recipe == "ner":
+        return [" ".join(row["tokens"]) for row in predictions]
+    return [row["source" if recipe == "translation" else INPUTS[recipe]] for row in predictions]
+
+
 def judge_words(run: Run, *patterns: str, is_right: bool = True) -> Finding:
     """survives where the run ended well and said all of this."""
     missing = [pattern for pattern in patterns if not re.search(pattern, run.stdout)]
