@@ -301,7 +301,7 @@ FAULTS = [
         "survives",
         "survives",
         spread("with spaces", partial(read_long_text, " "), quick=("sentiment",))
-        + spread("without", partial(read_long_text, ""), WRITERS, ("translation",)),
+        + spread("without", partial(read_long_text, ""), WRITERS, ()),
     ),
     Fault(
         "C28",

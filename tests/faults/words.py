@@ -195,6 +195,10 @@ FAULTS = [
         ),
     ),
     Fault(
-        "C46", "a tokenizer that knows no places", "clear", "clear", spread("", refuse_slow_tokenizer, ("ner", "qa"))
+        "C46",
+        "a tokenizer that knows no places",
+        "clear",
+        "clear",
+        spread("", refuse_slow_tokenizer, ("ner", "qa"), ("ner",)),
     ),
 ]
