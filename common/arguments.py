@@ -149,6 +149,7 @@ class DataArguments:
     max_train_samples: int | None = option(None, "Use only the first N training rows.")
     max_eval_samples: int | None = option(None, "Use only the first N validation rows.")
     max_predict_samples: int | None = option(None, "Use only the first N test rows.")
+    max_chars: int = option(2_000_000, "Most characters of a row's text: more are refused, as rows joined by mistake.")
     preprocessing_num_workers: int | None = option(None, "Processes that tokenize. Default: one.")
     language: str | None = option(None, "Language code of the texts (en, zh, ...), kept in recipe.json and the card.")
 
@@ -161,7 +162,7 @@ class DataArguments:
             raise UserError(
                 f"validation_split_percentage must lie between 0 and 100: {self.validation_split_percentage}."
             )
-        for name in ("max_train_samples", "max_eval_samples", "max_predict_samples"):
+        for name in ("max_train_samples", "max_eval_samples", "max_predict_samples", "max_chars"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1: leave it out to use every row.")
 

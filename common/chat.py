@@ -8,7 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.chat_templates import refuse_special_tokens
 from common.data import RowError
 from common.dialogues import encode_prompt
 from common.errors import UserError, install_error_hook
@@ -79,7 +78,6 @@ def chat(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, system: str
         elif text:
             messages.append({"role": "user", "content": text})
             try:
-                refuse_special_tokens(tokenizer, messages, tokenizer.eos_token)
                 said = reply(model, tokenizer, messages, streamer=streamer, **settings)
                 messages.append({"role": "assistant", "content": said})
             except KeyboardInterrupt:

@@ -2,12 +2,13 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from common.console import say
+from common.control_tokens import compile_names, encode_as_text
 from common.data import RowError
 from common.errors import UserError
 
@@ -30,7 +31,12 @@ TEMPLATES = {
 }
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 # Nobody writes these characters of Unicode's private area: one stands for a text whose place is looked for.
-SENTINELS = "\ue000\uf8ff\U000f0000"
+SENTINELS = "\ue000\uf8ff\U0010fffd"
+# Around a control token that the data write, as transformers' sanitize_control_tokens has them.
+MARKS = "\U000f0000\U000f0001"
+_MARKS = re.compile(f"[{MARKS}]")
+_MARKED = re.compile(f"{MARKS[0]}([^{MARKS}]*){MARKS[1]}")
+_MARKED_OR_MARK = re.compile(f"{_MARKED.pattern}|{_MARKS.pattern}")  # a template may take marks apart
 
 
 class Reply(NamedTuple):
@@ -181,22 +187,60 @@ def _count_common(one: str, other: str) -> int:
     return bisect_left(lengths, True, key=lambda length: one[:length] != other[:length])
 
 
-def refuse_special_tokens(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], end_of_turn: str | None
-) -> None:
-    """RowError where a message holds a token that steers the model: it would be read as one, not as text."""
-    control_tokens = _compile_control_tokens(tokenizer, end_of_turn, len(tokenizer))
+def mark_control_tokens(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], end_of_turn: str | None = None
+) -> list[dict[str, str]]:
+    """The messages with marks around the control tokens in their texts, so that `encode_rendered` knows them as text.
+
+    In what the assistant says, tokens that a template merely mentions stay what they are: <think> is one of them.
+    """
+    own = (end_of_turn,) if end_of_turn else ()
+    mentioned = _list_mentioned(tokenizer, tokenizer.get_chat_template(), len(tokenizer))
+    patterns = {True: compile_names(tokenizer, own), False: compile_names(tokenizer, own + mentioned)}
+    marked = []
     for number, message in enumerate(messages, start=1):
-        found = control_tokens.search(message["content"])
-        if found:
-            raise RowError(f'message {number}: "{found[0]}" is a control token of the model; take it out')
+        text = _MARKED.sub(r"\1", message["content"])  # marked before
+        if _MARKS.search(text):
+            raise RowError(f"message {number}: it holds U+F0000 or U+F0001, which are needed for marks; take it out")
+        text = patterns[message["role"] == "assistant"].sub(f"{MARKS[0]}\\g<0>{MARKS[1]}", text)
+        marked.append(message | {"content": text})
+    return marked
 
 
-@lru_cache(maxsize=4)
-def _compile_control_tokens(tokenizer: PreTrainedTokenizerBase, end_of_turn: str | None, size: int) -> re.Pattern:
-    """One pattern for all of them, as checkpoints have hundreds; `size` tells a tokenizer that has got more since."""
-    # Most of a checkpoint's control tokens, as Llama 3's for headers, are no named special tokens.
-    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens |= {*tokenizer.all_special_tokens} | ({end_of_turn} if end_of_turn else set())
-    longest_first = sorted(tokens, key=lambda token: (-len(token), token))
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+@lru_cache(maxsize=8)
+def _list_mentioned(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> tuple[str, ...]:
+    """The added tokens that a template writes or looks for; `size` tells a tokenizer that has got more since."""
+    names = (token.content for token in tokenizer.added_tokens_decoder.values())
+    return tuple(name for name in names if len(name) > 1 and not name.isspace() and name in template)
+
+
+def encode_rendered(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The pieces of a rendered dialogue, and where in it they start and end; what is marked is read as text."""
+    ids, places, start = [], [], 0
+    for match in [*_MARKED_OR_MARK.finditer(text), None]:
+        end = len(text) if match is None else match.start()
+        parts = [(start, text[start:end], tokenizer)]
+        if match is not None:
+            parts.append((match.start(1), match[1] or "", partial(encode_as_text, tokenizer)))
+            start = match.end()
+        for place, part, encode in parts:
+            if part:
+                found, offsets = _encode_part(encode, part, is_first=not ids)
+                ids += found
+                places += [(place + first, place + last) for first, last in offsets]
+    return ids, places
+
+
+def _encode_part(encode: Callable, text: str, is_first: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    """The pieces of a part of a text; within it, without the space that some tokenizers write before every text."""
+    how = {"add_special_tokens": False, "return_offsets_mapping": True}
+    # Not verbose: it would warn of dialogues that are longer than the model, which are cut and counted elsewhere.
+    how |= {"verbose": False} if isinstance(encode, PreTrainedTokenizerBase) else {}
+    if not is_first:  # as transformers' encode_marked_chat does: behind a line end there is no such space
+        encoded = encode(["\n" + text], **how)
+        ids, offsets = encoded["input_ids"][0], encoded["offset_mapping"][0]
+        first = next((index for index, (_, end) in enumerate(offsets) if end > 1), len(ids))
+        if first == len(ids) or offsets[first][0] >= 1:
+            return ids[first:], [(start - 1, end - 1) for start, end in offsets[first:]]
+    encoded = encode([text], **how)
+    return encoded["input_ids"][0], encoded["offset_mapping"][0]

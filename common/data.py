@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.arguments import DataArguments
+from common.characters import UnseenCharacters, refuse_long_row
 from common.console import say
-from common.errors import UserError
+from common.errors import RowError, UserError
 from common.lines import SHOWN_COMPLAINTS, escape_controls, suggest
 from common.sources import Source, find_sources
 
@@ -28,10 +29,6 @@ UNLABELLED = ("", -1, "-1")  # what files without null, and GLUE, write where a 
 LIMITS = {"train": "max_train_samples", "validation": "max_eval_samples", "test": "max_predict_samples"}
 
 
-class RowError(ValueError):
-    """A row that the recipe cannot use; the text names the column, what is wrong and what to do."""
-
-
 @dataclass(frozen=True)
 class _Wishes:
     """What a recipe asks of its data; see load_splits."""
@@ -41,6 +38,7 @@ class _Wishes:
     read_row: Callable[[dict], dict]
     labels: frozenset[str]
     unfold: Callable[[dict], Iterable[dict]] | None
+    max_chars: int
 
 
 @dataclass
@@ -53,6 +51,7 @@ class _Split:
     unused_columns: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
     has_own_ids: bool = False
     unlabelled: int = 0
+    unseen: UnseenCharacters = field(default_factory=UnseenCharacters)
 
 
 def load_splits(
@@ -77,7 +76,7 @@ def load_splits(
     A validation split that is not there is taken from the training rows.
     """
     assert not {"id", "origin"} & {*features, *columns}, "these columns are added here"
-    wishes = _Wishes(columns, features, read_row, frozenset(labels), unfold)
+    wishes = _Wishes(columns, features, read_row, frozenset(labels), unfold, data_args.max_chars)
     directory = Path(tempfile.mkdtemp(prefix="trainer-recipes-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     read = {
@@ -90,6 +89,9 @@ def load_splits(
     for split, part in read.items():
         if 0 < part.unlabelled < len(part.dataset):
             say(f"{split}: {part.unlabelled} of {len(part.dataset)} rows have no label: predicted, not scored.")
+        if part.unseen.rows:
+            held = f"{part.unseen.rows} of {len(part.dataset)} rows hold control characters"
+            say(f"Note: {split}: {held}, which are kept: the first is {part.unseen.first}.")
     unused = dict.fromkeys(name for part in read.values() for name in part.unused_columns)
     if unused:
         say(f"Columns that are not used: {', '.join(unused)}.")
@@ -203,7 +205,9 @@ def _check_rows(
         try:
             values = _pick_values(row, names, may_be_missing)
             row_id = read_id(row) if has_own_ids else str(number)
+            refuse_long_row(values, wishes.max_chars)
             checked = wishes.read_row(values)
+            result.unseen.count(values, complaints.locate(line))
             result.unlabelled += any(values[column] is None for column in may_be_missing)
         except RowError as error:
             complaints.add(str(error), line)
@@ -256,7 +260,7 @@ def read_id(row: dict) -> str:
 
 
 def _find_repeated_ids(dataset: datasets.Dataset) -> list[str]:
-    """One line for each row whose id an earlier row has: the first ten, and how many more there are."""
+    """One line for each row whose id an earlier row has: the first twenty, and how many more there are."""
     if len(pyarrow.compute.unique(dataset.data.column("id"))) == len(dataset):
         return []
     first_origins, faults = {}, []

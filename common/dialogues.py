@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
-from common.chat_templates import find_replies, refuse_special_tokens, render
+from common.chat_templates import encode_rendered, find_replies, mark_control_tokens, render
 from common.data import RowError
 from common.lines import refuse_rows, shorten
 from common.losses import IGNORED
@@ -56,9 +56,12 @@ def encode_dialogue(
     pieces loses its first messages, the system's kept, until it fits; `cut_messages` counts them. Where the last
     exchange alone does not fit, its first pieces are cut off too (`is_cut`).
     """
+    messages = mark_control_tokens(tokenizer, messages, end_of_turn)
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
     whole = messages[: last + 1]  # from what the user says behind the last reply there is nothing to learn
-    kept = keep_last_turns(whole, lambda part: len(_tokenize(tokenizer, render(tokenizer, part))) <= max_length)
+    kept = keep_last_turns(
+        whole, lambda part: len(encode_rendered(tokenizer, render(tokenizer, part))[0]) <= max_length
+    )
     ids, labels = _label_replies(tokenizer, kept, end_of_turn, assistant_turns)
     # A cut may go through a reply. Nothing stands before its first piece then but, packed, another dialogue.
     return {
@@ -84,16 +87,14 @@ def encode_reply(
     more than `max_new_tokens` loses its end (`reply_is_cut`).
     """
     answer = []
-    if reply is None:
-        refuse_special_tokens(tokenizer, history, end_of_turn)
-    else:
-        ids, labels = _label_replies(
-            tokenizer, [*history, {"role": "assistant", "content": reply}], end_of_turn, "last"
-        )
+    if reply is not None:
+        messages = [*history, {"role": "assistant", "content": reply}]
+        messages = mark_control_tokens(tokenizer, messages, end_of_turn)
+        ids, labels = _label_replies(tokenizer, messages, end_of_turn, "last")
         answer = [piece for piece in labels if piece != IGNORED]
     most = max(max_length // 2, max_new_tokens)
     room = max_length - max(len(answer[:most]), max_new_tokens)
-    prompt, kept = encode_prompt(history, tokenizer, room)
+    prompt, kept = encode_prompt(history, tokenizer, room, end_of_turn)
     ids = prompt[-room:] + answer[:most]
     return {
         "input_ids": ids,
@@ -105,7 +106,7 @@ def encode_reply(
 
 
 def encode_prompt(
-    messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, room: int
+    messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, room: int, end_of_turn: str | None = None
 ) -> tuple[list[int], list[dict[str, str]]]:
     """The pieces of the prompt for the next reply, and the messages in it: the last ones, as `keep_last_turns` says.
 
@@ -113,8 +114,9 @@ def encode_prompt(
     """
 
     def encode(part: list[dict[str, str]]) -> list[int]:
-        return _tokenize(tokenizer, render(tokenizer, part, add_generation_prompt=True))
+        return encode_rendered(tokenizer, render(tokenizer, part, add_generation_prompt=True))[0]
 
+    messages = mark_control_tokens(tokenizer, messages, end_of_turn)
     ids = encode(messages)
     if len(ids) <= room:
         return ids, messages
@@ -141,21 +143,15 @@ def _label_replies(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], end_of_turn: str, assistant_turns: str
 ) -> tuple[list[int], list[int]]:
     """The pieces of the messages, and the same as labels, ignored where they are not of a wanted reply."""
-    refuse_special_tokens(tokenizer, messages, end_of_turn)
     text, replies = find_replies(tokenizer, messages, end_of_turn, assistant_turns)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"]).reshape(-1, 2)
+    ids, places = encode_rendered(tokenizer, text)
+    offsets = np.array(places).reshape(-1, 2)
     labels = np.full(len(ids), IGNORED)
     for reply in replies:
         # A piece that starts before the text, with the space in front of it, belongs to it.
         inside = (offsets[:, 1] > reply.start) & (offsets[:, 0] < reply.end_of_turn)
         labels[inside] = np.array(ids)[inside]
     return ids, labels.tolist()
-
-
-def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    # Not verbose: it would warn of dialogues that are longer than the model, which are cut and counted here.
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def encode_rows(encode: Callable[..., dict], *columns: Sequence) -> dict[str, list]:

@@ -8,6 +8,10 @@ class UserError(ValueError):
     """Something the user gave cannot be used; the text says where, what is wrong and what to do."""
 
 
+class RowError(ValueError):
+    """A row that the recipe cannot use; the text names the column, what is wrong and what to do."""
+
+
 def install_error_hook() -> None:
     """Show an uncaught UserError as one message on stderr (exit code 1); anything else keeps its traceback."""
     sys.excepthook = _print_user_error

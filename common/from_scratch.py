@@ -5,6 +5,7 @@ buys.
 """
 
 import json
+import re
 from collections.abc import Iterable
 
 from common.errors import UserError
@@ -30,6 +31,8 @@ DECODER_PRESETS = {
     "decoder_small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 768},
 }
 PRESETS = {BertConfig: ENCODER_PRESETS, PegasusConfig: ENCODER_DECODER_PRESETS, LlamaConfig: DECODER_PRESETS}
+LONGEST_WORD = 10_000  # characters
+_ENDLESS = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
@@ -64,9 +67,14 @@ def _check_preset(preset: str) -> None:
         raise UserError(f"from_scratch must be one of {', '.join(names)}, not {preset!r}.")
 
 
+def cut_words(text: str) -> str:
+    """The text with its endless words in parts: to learn from a word takes time by the square of its length."""
+    return _ENDLESS.sub(r"\g<0> ", text) if len(text) > LONGEST_WORD else text
+
+
 def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A cased WordPiece tokenizer learnt from `texts`; each Chinese character is a word of its own, as in BERT."""
-    texts = list(texts)
+    texts = list(map(cut_words, texts))
     normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()
     words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
@@ -133,7 +141,7 @@ def train_encoder_decoder_tokenizer(texts: Iterable[str], vocab_size: int) -> Pr
             pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),
         ]
     )
-    texts = list(texts)
+    texts = list(map(cut_words, texts))
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     normalizer = normalizers.NFC()
     learner = Tokenizer(BPE(unk_token="<unk>"))
@@ -212,7 +220,7 @@ def train_decoder_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrained
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = splitter
     tokenizer.train_from_iterator(
-        list(texts),
+        list(map(cut_words, texts)),
         trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=2,

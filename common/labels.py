@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from common.console import say
 from common.data import UNLABELLED, RowError
 from common.errors import UserError
-from common.lines import name_some, refuse_rows
+from common.lines import find_variants, name_some, refuse_rows, suggest
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value
@@ -87,14 +87,30 @@ def choose_label_names(
         return named
     if not do_train:
         return trained
-    found = {name for names in splits["train"]["labels"] if names is not None for name in names}
+    counts = Counter(name for names in splits["train"]["labels"] if names is not None for name in names)
+    found = set(counts)
     if trained is not None and found <= set(trained):
         return trained
+    _refuse_variants(splits["train"], find_variants(counts))
     if len(found) < (1 if is_multi_label else 2):
+        rows = splits["train"]
         what = f"only one label ({', '.join(found)})" if found else "no label"
-        raise UserError(f"The training rows have {what}: there is nothing to learn.")
+        raise UserError(
+            f"{rows['origin'][0]}: the {len(rows):,} training rows have {what}, there is nothing to learn; add rows "
+            "with another label, or name all labels in class_names."
+        )
     _refuse_texts_as_labels(found, splits["train"])
     return sorted(found, key=lambda name: (0, int(name), name) if _is_number(name) else (1, 0, name))
+
+
+def _refuse_variants(rows: Dataset, variants: dict[str, str]) -> None:
+    faults = []
+    for origin, names in zip(rows["origin"], rows["labels"], strict=True):
+        found = next((name for name in names or () if name in variants), None)
+        if found is not None:
+            cure = "write both alike, or name all labels in class_names if they differ"
+            faults.append((origin, f"label {found!r} is {variants[found]!r} in other rows; {cure}"))
+    refuse_rows(faults)
 
 
 def _is_number(name: str) -> bool:
@@ -105,8 +121,8 @@ def _refuse_texts_as_labels(names: set[str], rows: Dataset) -> None:
     if len(names) > max(MANY_LABELS // 5, len(rows) / 2):
         shown = ", ".join(sorted(names)[:3])
         raise UserError(
-            f"The {len(rows):,} training rows have {len(names):,} different labels ({shown}, ...): is this the column "
-            "of the labels? Set label_column_name, or name all labels in class_names."
+            f"{rows['origin'][0]}: the {len(rows):,} training rows have {len(names):,} different labels ({shown}, "
+            "...), as texts have; set label_column_name to the column of the labels, or name them all in class_names."
         )
     if len(names) > MANY_LABELS:
         say(f"Note: {len(names):,} labels, {len(rows) / len(names):.1f} training rows for each.")
@@ -141,9 +157,8 @@ def number_labels(splits: DatasetDict, label_names: list[str], is_multi_label: b
         for origin, names in zip(rows["origin"], rows["labels"], strict=True)
         if names is not None
     ]
-    cure = f"is not one of {name_some(label_names)}; correct it or set class_names"
     unknown = [(origin, [name for name in names if name not in known]) for origin, names in labelled]
-    refuse_rows([(origin, f"label {names[0]!r} {cure}") for origin, names in unknown if names])
+    refuse_rows([(origin, _explain_unknown(names[0], label_names)) for origin, names in unknown if names])
     if not is_multi_label:
         refuse_rows(
             [
@@ -152,6 +167,7 @@ def number_labels(splits: DatasetDict, label_names: list[str], is_multi_label: b
                 if len(names) != 1
             ]
         )
+    _warn_of_single_labels(splits)
     numbers = {"label_ids": List(Value("int64"))}  # named, because the first thousand rows may have no label
     return DatasetDict(
         {
@@ -159,6 +175,20 @@ def number_labels(splits: DatasetDict, label_names: list[str], is_multi_label: b
             for split, rows in splits.items()
         }
     )
+
+
+def _explain_unknown(name: str, label_names: list[str]) -> str:
+    known = f"{name_some(label_names)}{suggest(name, label_names)}"
+    return f"label {name!r} is not one of {known}; correct it or set class_names"
+
+
+def _warn_of_single_labels(splits: DatasetDict) -> None:
+    """Say where all rows that are scored have one label: whoever always gives it is always right."""
+    for split, rows in splits.items():
+        labelled = [tuple(names) for names in rows["labels"] if names is not None]
+        if split != "train" and len(labelled) > 1 and len(set(labelled)) == 1:
+            label = ", ".join(labelled[0]) or "none"
+            say(f"Warning: all {len(labelled):,} labelled {split} rows have one label ({label}): scores say little.")
 
 
 def _number_row(row: dict, known: dict[str, int]) -> dict:

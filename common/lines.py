@@ -3,16 +3,16 @@
 import codecs
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from common.errors import UserError
 
-SHOWN_COMPLAINTS = 10
+SHOWN_COMPLAINTS = 20
 
 
 class Complaints:
-    """The faults of one source of rows: every one is counted, the first ten are kept for the message."""
+    """The faults of one source of rows: every one is counted, the first twenty are kept for the message."""
 
     def __init__(self, name: str, separator: str = ":"):
         self.name = name
@@ -31,7 +31,7 @@ class Complaints:
             self._shown.append((line, f"{self.locate(line, column)}: {escape_controls(text)}"))
 
     def list_lines(self) -> list[str]:
-        """One line a fault, in the order of the file: the first ten found, and how many more there are."""
+        """One line a fault, in the order of the file: the first twenty found, and how many more there are."""
         shown = [text for _, text in sorted(self._shown, key=lambda fault: fault[0])]
         hidden = self.count - len(shown)
         return shown + ([f"{self.name}: and {hidden} more; mend these and run it again"] if hidden else [])
@@ -41,6 +41,14 @@ def suggest(name: str, names: Iterable[str]) -> str:
     """' (did you mean "tokens"?)' where one of the names is close to `name`, else nothing."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def find_variants(counts: Mapping[str, int]) -> dict[str, str]:
+    """Names that differ from a more frequent one in capitals and white space alone, with that one."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+    return {name: group[0] for group in groups.values() for name in group[1:]}
 
 
 def name_some(names: Sequence[str], most: int = 6) -> str:
@@ -104,7 +112,7 @@ def _guess_encoding(raw: bytes) -> str:
 
 
 def refuse_rows(faults: list[tuple[str, str]]) -> None:
-    """Raise a UserError where there are (place, text) faults: the first ten, and how many more there are."""
+    """Raise a UserError where there are (place, text) faults: the first twenty, and how many more there are."""
     if faults:
         hidden = len(faults) - SHOWN_COMPLAINTS
         lines = [f"{place}: {escape_controls(text)}" for place, text in faults[:SHOWN_COMPLAINTS]]

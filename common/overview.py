@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from common.console import say
+from common.control_tokens import describe_control_tokens
 from common.models import name_precision
 from common.optimization import describe_rates
 from common.parts import find_shape, has_tied_head, locate_parameters
@@ -24,6 +25,8 @@ def describe_run(
     lengths = {name: np.array([len(ids) for ids in rows["input_ids"]]) for name, rows in features.items()}
     lines["lengths"] = "pieces: " + "; ".join(f"{name} {_summarise(values)}" for name, values in lengths.items())
     lines |= facts
+    control_tokens = describe_control_tokens(trainer.processing_class, splits)
+    lines |= {"control": f"tokens: {control_tokens}"} if control_tokens else {}
     lines |= _describe_model(trainer)
     if trainer.args.do_train:
         lines |= _describe_steps(trainer)

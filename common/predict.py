@@ -17,6 +17,7 @@ from common.errors import UserError, install_error_hook
 from common.files import READERS
 from common.inputs import TEXT_SUFFIX, Fault, InputFile, check_inputs, open_file, read_inputs
 from common.json_rows import parse_line
+from common.lines import SHOWN_COMPLAINTS
 from common.prediction import BATCH_SIZE, Predictor, load_task
 from common.results import write_lines
 
@@ -59,7 +60,8 @@ def main() -> None:
     if output is not None:
         say(f"predictions  {output}")
     if failed:
-        shown = "\n".join([*failed[:10], *([f"and {len(failed) - 10} more"] if len(failed) > 10 else [])])
+        hidden = len(failed) - SHOWN_COMPLAINTS
+        shown = "\n".join([*failed[:SHOWN_COMPLAINTS], *([f"and {hidden} more"] if hidden > 0 else [])])
         print(f"{len(failed)} of {number} rows could not be predicted:\n{shown}", file=sys.stderr, flush=True)
         raise SystemExit(SOME_FAILED)
 

@@ -177,8 +177,8 @@ class Translator:
 
     def predict(self, rows: list[dict], compute: Compute) -> list[dict]:
         """Each source with its translation."""
-        sources = [self.prefix + row["source"] for row in rows]
-        texts = _write_texts(self.tokenizer, sources, self.max_length, "head", compute)
+        sources = [row["source"] for row in rows]
+        texts = _write_texts(self.tokenizer, sources, self.prefix, self.max_length, "head", compute)
         rows = [row | {"target": None} for row in rows]
         return list_generated(texts, rows, "source", "target", [None] * len(rows))
 
@@ -204,8 +204,8 @@ class Summarizer:
 
     def predict(self, rows: list[dict], compute: Compute) -> list[dict]:
         """Each document with its summary."""
-        sources = [self.prefix + row["document"] for row in rows]
-        texts = _write_texts(self.tokenizer, sources, self.max_length, self.keep, compute)
+        documents = [row["document"] for row in rows]
+        texts = _write_texts(self.tokenizer, documents, self.prefix, self.max_length, self.keep, compute)
         rows = [row | {"summary": None} for row in rows]
         return list_generated(texts, rows, "document", "summary", [None] * len(rows))
 
@@ -263,9 +263,9 @@ def _name(chosen: str | None, *defaults: str) -> tuple[str, ...]:
     return (chosen,) if chosen else defaults
 
 
-def _write_texts(tokenizer, sources: list[str], max_length: int, keep: str, compute: Compute) -> list[str]:
+def _write_texts(tokenizer, sources: list[str], prefix: str, max_length: int, keep: str, compute: Compute) -> list[str]:
     """What an encoder-decoder writes for each source."""
-    ids, _ = encode_side(tokenizer, sources, max_length, keep)
+    ids, _ = encode_side(tokenizer, sources, max_length, keep, prefix=prefix)
     windows = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
     return _decode(tokenizer, compute(windows, lambda model, batch: (model.generate(**batch)[:, 1:],)))
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+from common.control_tokens import encode_as_text
 from common.data import RowError
 from common.errors import UserError
 from common.spans import find_context
@@ -117,7 +118,8 @@ def cut_questions(tokenizer, questions: list[str], max_length: int, doc_stride: 
             f"doc_stride {doc_stride} leaves no room for questions in max_seq_length {max_length}: set it to "
             f"{max(max_length - special - 1 - SHORTEST_QUESTION, 0)} or less, or max_seq_length higher."
         )
-    encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, truncation=False)
+    how = {"add_special_tokens": False, "return_offsets_mapping": True, "truncation": False}
+    encoded = encode_as_text(tokenizer, questions, **how)
     are_cut = [len(ids) > most for ids in encoded["input_ids"]]
     # Of a character that is several pieces all go, or none.
     shown = [
@@ -139,7 +141,7 @@ def encode_questions(
     texts, are_cut = cut_questions(tokenizer, questions, max_length, doc_stride)
     how = {"truncation": "only_second", "max_length": max_length, "stride": doc_stride}
     how |= {"return_overflowing_tokens": True, "return_offsets_mapping": True}
-    encoded = tokenizer(texts, contexts, **how)
+    encoded = encode_as_text(tokenizer, texts, contexts, **how)
     rows = encoded.pop("overflow_to_sample_mapping")
     offsets = encoded.pop("offset_mapping")
     windows = dict(encoded) | {"row": rows, "question_is_cut": [are_cut[row] for row in rows]}

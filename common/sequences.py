@@ -1,5 +1,7 @@
 """Sources and targets of sequence-to-sequence models: texts to pieces, cut where they are too long, and counted."""
 
+from common.console import say
+from common.control_tokens import compile_names, encode_as_text
 from common.errors import UserError
 from common.losses import IGNORED
 from common.models import choose_max_length
@@ -9,6 +11,8 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import DataCollatorForSeq2Seq, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+MANY_COPIES = 0.2  # of the pairs of a split
 
 
 def choose_lengths(
@@ -34,13 +38,15 @@ def encode_pairs(
     max_source_length: int,
     max_target_length: int,
     keep: str = "head",
+    prefix: str = "",
 ) -> dict[str, list]:
     """The model's inputs and labels; `source_is_cut` and `target_is_cut` say of which pairs something was cut off.
 
     `keep` is what is left of a source that is too long: its head, or as much of its head as of its tail. A pair
-    without target has one label, which is ignored; in a batch with others it changes nothing.
+    without target has one label, which is ignored; in a batch with others it changes nothing. `prefix` stands before
+    every source.
     """
-    source_ids, source_is_cut = encode_side(tokenizer, sources, max_source_length, keep)
+    source_ids, source_is_cut = encode_side(tokenizer, sources, max_source_length, keep, prefix=prefix)
     known = [text for text in targets if text is not None]
     encoded = iter(zip(*encode_side(tokenizer, known, max_target_length, is_target=True), strict=True))
     labels, target_is_cut = zip(
@@ -56,12 +62,17 @@ def encode_pairs(
 
 
 def encode_side(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, keep: str = "head", is_target: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    max_length: int,
+    keep: str = "head",
+    is_target: bool = False,
+    prefix: str = "",
 ) -> tuple[list[list[int]], list[bool]]:
     """The pieces of each text with the special ones of its side, at most `max_length`, and whether it was cut.
 
     The end-of-sentence piece and the language stay where a text is cut: without the first, a model would not learn to
-    stop, without the second it would not know the language.
+    stop, without the second it would not know the language. Control tokens are read in the `prefix`, and in no text.
     """
     if not texts:
         return [], []
@@ -71,7 +82,7 @@ def encode_side(
         name = "max_target_length" if is_target else "max_source_length"
         raise UserError(f"{name} is {max_length}: it must be at least {len(before) + len(after) + 1} to hold a piece.")
     encoded, are_cut = [], []
-    for ids in _tokenize(tokenizer, texts, is_target):
+    for ids in _tokenize(tokenizer, texts, is_target, prefix):
         body = ids[len(before) : len(ids) - len(after)]
         are_cut.append(len(body) > room)
         if len(body) > room:
@@ -89,10 +100,20 @@ def find_special_pieces(tokenizer: PreTrainedTokenizerBase, is_target: bool = Fa
     return alone[:split], alone[split:]
 
 
-def _tokenize(tokenizer, texts: list[str], is_target: bool) -> list[list[int]]:
-    # Not verbose: it would warn of texts that are longer than the model, which are cut and counted here.
-    name = "text_target" if is_target else "text"
-    return tokenizer(**{name: texts}, truncation=False, padding=False, verbose=False)["input_ids"]
+def _tokenize(tokenizer, texts: list[str], is_target: bool, prefix: str = "") -> list[list[int]]:
+    names, settings = compile_names(tokenizer), {"truncation": False, "padding": False}
+    if not names.search(prefix):
+        side = {"text_target" if is_target else "text": [prefix + text for text in texts]}
+        return encode_as_text(tokenizer, **side, **settings)["input_ids"]
+    # As MADLAD's <2de>, which is to steer the model. A text with such tokens of its own is read apart from it.
+    before, after = find_special_pieces(tokenizer, is_target)
+    start = tokenizer(prefix, add_special_tokens=False)["input_ids"]
+    encoded = tokenizer([prefix + text for text in texts], verbose=False, **settings)["input_ids"]
+    for row, text in enumerate(texts):
+        if names.search(text):
+            ids = _tokenize(tokenizer, [text], is_target)[0]
+            encoded[row] = [*before, *start, *ids[len(before) : len(ids) - len(after)], *after]
+    return encoded
 
 
 def sort_for_generation(features: DatasetDict) -> DatasetDict:
@@ -140,6 +161,15 @@ class PairCollator:
             shifted = torch.cat([start, targets[:, :-1]], dim=1)
             batch["decoder_input_ids"] = shifted.masked_fill(shifted == IGNORED, self.tokenizer.pad_token_id)
         return batch
+
+
+def warn_of_copies(splits: DatasetDict, source: str, target: str) -> None:
+    """Say where more than a fifth of the pairs have the same text on both sides: a model learns to copy from them."""
+    for split, rows in splits.items():
+        pairs = [(text.strip(), other.strip()) for text, other in zip(rows[source], rows[target], strict=True) if other]
+        copies = sum(text == other for text, other in pairs)
+        if copies > MANY_COPIES * len(pairs):
+            say(f"Warning: {split}: {copies:,} of {len(pairs):,} rows have the same text as {source} and {target}.")
 
 
 def show_pair(row: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,13 +1,14 @@
 """Tag schemes of named-entity data: every scheme is read as IOB2, and entities are taken from IOB2."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from common.console import say
 from common.data import RowError
 from common.errors import UserError
-from common.lines import refuse_rows
+from common.lines import find_variants, refuse_rows
 
 from datasets import DatasetDict
 
@@ -154,7 +155,9 @@ def choose_tag_names(
     elif not do_train or (trained is not None and _list_tags(splits["train"]) <= set(trained)):
         names, source = trained, "is not among the labels that the model was trained on"
     else:
-        names = _name_types(sorted({split_tag(tag)[1] for tag in _list_tags(splits["train"])} - {""}))
+        counts = Counter(split_tag(tag)[1] for tags in splits["train"]["tags"] if tags is not None for tag in tags)
+        _refuse_variants(splits["train"], find_variants(counts))
+        names = _name_types(sorted(set(counts) - {""}))
         source = "does not occur in the training rows; add such rows, correct the tag, or name all tags in tag_names"
     complaints = [
         (origin, f"tag {sorted(set(tags) - set(names))[0]} {source}")
@@ -163,7 +166,30 @@ def choose_tag_names(
         if tags is not None and not set(tags) <= set(names)
     ]
     refuse_rows(complaints)
+    _warn_of_missing_entities(splits)
     return names
+
+
+def _refuse_variants(rows, variants: dict[str, str]) -> None:
+    faults = []
+    for origin, tags in zip(rows["origin"], rows["tags"], strict=True):
+        for position, tag in enumerate(tags or (), start=1):
+            entity_type = split_tag(tag)[1]
+            if entity_type in variants:
+                known = f"the type {entity_type} of word {position} is {variants[entity_type]} in other rows"
+                faults.append(
+                    (origin, f"tags: {known}; write both alike, or name all tags in tag_names if they differ")
+                )
+                break
+    refuse_rows(faults)
+
+
+def _warn_of_missing_entities(splits: DatasetDict) -> None:
+    """Say where no row that is scored has an entity: whoever finds none is always right."""
+    for split, rows in splits.items():
+        tagged = [tags for tags in rows["tags"] if tags is not None]
+        if split != "train" and tagged and all(set(tags) == {"O"} for tags in tagged):
+            say(f"Warning: no entity in the {len(tagged):,} tagged {split} rows: scores say little.")
 
 
 def _name_iob2(names: list[str]) -> list[str]:

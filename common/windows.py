@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from common.control_tokens import encode_as_text, reading_text
 from common.errors import UserError
 
 import numpy as np
@@ -54,9 +55,10 @@ def encode_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[st
     Zero-width and control characters are such words: left out, their tags would vanish from the scores.
     """
     spaced = check_word_tokenizer(tokenizer)
-    encodings = _get_plain_backend(tokenizer).encode_batch(
-        [_space(words, spaced) for words in texts], is_pretokenized=True, add_special_tokens=False
-    )
+    with reading_text(tokenizer, *texts):
+        encodings = _get_plain_backend(tokenizer).encode_batch(
+            [_space(words, spaced) for words in texts], is_pretokenized=True, add_special_tokens=False
+        )
     encoded = []
     for words, encoding in zip(texts, encodings, strict=True):
         pieces = [[] for _ in words]
@@ -116,7 +118,8 @@ def encode_texts(
         raise UserError("long_text windows reads single texts: leave it at truncate for pairs of texts.")
     if doc_stride is not None and doc_stride >= room:
         raise UserError(f"doc_stride is {doc_stride}: set it below {room}, the pieces of a text that a window holds.")
-    encoded = tokenizer(
+    encoded = encode_as_text(
+        tokenizer,
         texts,
         pairs,
         truncation="only_first" if doc_stride is not None else True,

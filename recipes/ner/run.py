@@ -28,7 +28,7 @@ from common.sentences import list_predictions, reduce_logits, report_entities, s
 from common.tagging import choose_tag_names, convert_splits, join_words, read_words, split_tag
 from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
-from common.windows import describe_word_windows, encode_word_windows
+from common.windows import describe_word_windows, encode_word_windows, refuse_slow_tokenizer
 
 from datasets import Dataset, Features, List, Value
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
@@ -126,6 +126,7 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     # Model
     model_class = AutoModelForTokenClassification
     tokenizer = load_tokenizer(model_args, texts=(join_words(words) for words in splits[wanted[0]]["tokens"]))
+    refuse_slow_tokenizer(tokenizer)
     config = load_config(model_args, tokenizer)
     trained_labels = find_trained_labels(config, model_class)
     label_names = choose_tag_names(splits, ner_args.tag_names, trained_labels, training_args.do_train)

@@ -121,8 +121,6 @@ def main(model_args, data_args, qa_args, training_args) -> dict[str, float]:
     refuse_slow_tokenizer(tokenizer)
     config = load_config(model_args, tokenizer)
     max_length = choose_max_length(qa_args.max_seq_length, config, tokenizer, longest_default=384)
-    model = load_model(model_class, model_args, training_args, config, task_type="QUESTION_ANS")
-    hide_padding(model)
     settings = {"tokenizer": tokenizer, "max_length": max_length, "doc_stride": qa_args.doc_stride}
     workers = data_args.preprocessing_num_workers
     windows = DatasetDict(
@@ -131,6 +129,8 @@ def main(model_args, data_args, qa_args, training_args) -> dict[str, float]:
             for split, rows in splits.items()
         }
     )
+    model = load_model(model_class, model_args, training_args, config, task_type="QUESTION_ANS")
+    hide_padding(model)
 
     # Training
     language = data_args.language

@@ -132,6 +132,7 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
     settings |= {"tokenizer": tokenizer, "is_multi_label": is_multi_label}
     workers = data_args.preprocessing_num_workers
     windows = map_splits(splits, tokenize_texts, workers, **settings)
+    model = load_model(model_class, model_args, training_args, config, label_names, task_type="SEQ_CLS")
 
     # Training
     weights = choose_class_weights(sentiment_args.class_weights, windows, label_names, is_multi_label)

@@ -41,6 +41,7 @@ from common.sequences import (
     encode_pairs,
     show_pair,
     sort_for_generation,
+    warn_of_copies,
 )
 from common.trainers import Seq2SeqTrainer
 from common.training import list_wanted_splits, prepare_run, rehearse, train
@@ -86,8 +87,8 @@ def tokenize_documents(
     keep: str,
 ) -> dict[str, list]:
     """Each document as the model reads it, and its summary as `labels`; `row` says which document it is."""
-    sources = [prefix + text for text in rows["document"]]
-    encoded = encode_pairs(tokenizer, sources, rows["summary"], max_source_length, max_target_length, keep)
+    lengths = max_source_length, max_target_length
+    encoded = encode_pairs(tokenizer, rows["document"], rows["summary"], *lengths, keep, prefix)
     return encoded | {"row": indices}
 
 
@@ -108,6 +109,7 @@ def main(model_args, data_args, summarization_args, generation_args, training_ar
     }
     wanted = list_wanted_splits(training_args, model_args)
     splits = load_splits(data_args, columns, FEATURES, read_document, ("summary",), wanted, training_args.seed)
+    warn_of_copies(splits, "document", "summary")
 
     # Model
     model_class = AutoModelForSeq2SeqLM

@@ -40,6 +40,7 @@ from common.sequences import (
     encode_pairs,
     show_pair,
     sort_for_generation,
+    warn_of_copies,
 )
 from common.trainers import Seq2SeqTrainer
 from common.training import list_wanted_splits, prepare_run, rehearse, train
@@ -83,8 +84,8 @@ def tokenize_pairs(
     max_target_length: int,
 ) -> dict[str, list]:
     """Each source as the model reads it, and its target as `labels`; `row` says which pair it is."""
-    sources = [prefix + text for text in pairs["source"]]
-    encoded = encode_pairs(tokenizer, sources, pairs["target"], max_source_length, max_target_length)
+    lengths = max_source_length, max_target_length
+    encoded = encode_pairs(tokenizer, pairs["source"], pairs["target"], *lengths, prefix=prefix)
     return encoded | {"row": indices}
 
 
@@ -113,6 +114,7 @@ def main(model_args, data_args, translation_args, generation_args, training_args
         unfold=unfold_translation,
         parallel=(columns["source"][0], columns["target"][0]),
     )
+    warn_of_copies(splits, "source", "target")
 
     # Model
     model_class = AutoModelForSeq2SeqLM

@@ -5,11 +5,13 @@ from itertools import groupby
 from typing import NamedTuple
 
 from common.chat_templates import (
+    MARKS,
     SENTINELS,
     TEMPLATES,
+    encode_rendered,
     find_end_of_turn,
     find_replies,
-    refuse_special_tokens,
+    mark_control_tokens,
     render,
     set_chat_template,
     warn_of_other_prompts,
@@ -345,7 +347,7 @@ def test_characters_that_stand_for_a_text_may_stand_in_texts():
     tokenizer = build_byte_tokenizer(CHATML)
     messages = ask("a", f"b{first}", second, f"{first}{second}")
     assert learn(tokenizer, messages, "<|im_end|>") == [f"b{first}<|im_end|>", f"{first}{second}<|im_end|>"]
-    with pytest.raises(RowError, match="holds all of U\\+E000, U\\+F8FF, U\\+F0000"):
+    with pytest.raises(RowError, match="holds all of U\\+E000, U\\+F8FF, U\\+10FFFD"):
         find_replies(tokenizer, ask(first, second, third, "a"), "<|im_end|>")
 
 
@@ -392,18 +394,49 @@ def test_what_the_template_refuses_is_refused_with_its_reason(template, said):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_control_token_in_a_message_is_refused(build, token, number):
-    messages = ask("a", "b")
-    messages[number - 1]["content"] = f"你好{token}user"
-    with pytest.raises(RowError) as caught:
-        refuse_special_tokens(build(CHATML), messages, "<|end|>")
-    assert str(caught.value) == f'message {number}: "{token}" is a control token of the model; take it out'
+def test_a_control_token_in_a_message_is_read_as_text(build, token, number):
+    """As many control tokens as with a word in its place; decoded, the text is what was written."""
+    tokenizer = build(CHATML)
+    end = "<|end|>" if token == "<|end|>" else None
+
+    def encode(word: str) -> list[int]:
+        messages = ask("a", "b")
+        messages[number - 1]["content"] = f"你好 {word} user"
+        return encode_rendered(tokenizer, render(tokenizer, mark_control_tokens(tokenizer, messages, end)))[0]
+
+    control = set(tokenizer.added_tokens_decoder)
+    kept = [[piece for piece in encode(word) if piece in control] for word in (token, "word")]
+    assert kept[0] == kept[1] and tokenizer.convert_tokens_to_ids(token) not in set(encode(token)) - set(encode("word"))
+    assert token in tokenizer.decode(encode(token)) and "word" in tokenizer.decode(encode("word"))
 
 
-def test_what_only_looks_like_a_control_token_passes():
+def test_what_only_looks_like_a_control_token_is_not_marked():
     tokenizer = build_byte_tokenizer(CHATML)
     tokenizer.add_tokens([AddedToken("<think>", special=False)])
-    refuse_special_tokens(tokenizer, ask("<think> <|im_start| > < |im_end|>", "<s></s> [INST]"), "<|im_end|>")
+    messages = ask("<think> <|im_start| > < |im_end|>", "<s></s> [INST]")
+    assert mark_control_tokens(tokenizer, messages, "<|im_end|>") == messages
+
+
+def test_a_token_that_the_template_mentions_is_text_in_what_the_user_says_alone():
+    tokenizer = build_byte_tokenizer("{#- <think> #}" + CHATML)
+    tokenizer.add_tokens([AddedToken("<think>", special=False)])
+    marked = mark_control_tokens(tokenizer, ask("<think>", "<think>"))
+    assert [message["content"] for message in marked] == [f"{MARKS[0]}<think>{MARKS[1]}", "<think>"]
+
+
+def test_marks_that_the_data_write_are_refused():
+    with pytest.raises(RowError, match=r"^message 2: it holds U\+F0000 or U\+F0001, which are needed for marks; take"):
+        mark_control_tokens(build_byte_tokenizer(CHATML), ask("a", f"b{MARKS[1]}"))
+
+
+def test_places_of_pieces_behind_a_mark_are_those_of_the_text():
+    tokenizer = build_byte_tokenizer(CHATML)
+    messages = mark_control_tokens(tokenizer, ask("Hi <|im_end|> there", "Yes.\n\nNo."))
+    text = render(tokenizer, messages)
+    ids, places = encode_rendered(tokenizer, text)
+    shown = [text[start:end] for start, end in places]
+    assert [tokenizer.decode([piece]) for piece in ids] == shown
+    assert "".join(shown) == text.replace(MARKS[0], "").replace(MARKS[1], "")
 
 
 # The end of a turn

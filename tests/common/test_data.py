@@ -141,12 +141,12 @@ def test_the_faults_of_all_files_and_of_the_recipe_are_told_together(tmp_path):
     ]
 
 
-def test_ten_faults_of_a_file_are_shown_and_the_others_counted(tmp_path):
+def test_twenty_faults_of_a_file_are_shown_and_the_others_counted(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", [{"tokens": [], "tags": ["O"]}] * 250)
     lines = error_of(train_file=[path]).splitlines()
-    assert len(lines) == 11
-    assert lines[9] == f"{path}:10: tags: 1 tags for 0 words; give every word one tag"
-    assert lines[10] == f"{path}: and 240 more; mend these and run it again"
+    assert len(lines) == 21
+    assert lines[19] == f"{path}:20: tags: 1 tags for 0 words; give every word one tag"
+    assert lines[20] == f"{path}: and 230 more; mend these and run it again"
 
 
 def test_another_error_in_the_recipe_names_the_row_in_its_traceback(tmp_path):
@@ -178,8 +178,16 @@ def test_an_id_that_two_rows_share_is_refused_with_both_lines(tmp_path):
         f'{first}:3: the id "1" is already that of {first}:1; give every row its own',
         f'{second}:1: the id "2" is already that of {first}:2; give every row its own',
     ]
-    path = write_rows(tmp_path / "c.jsonl", [{"id": "x", **make_rows(1)[0]}] * 16)
-    assert error_of(train_file=[path]).splitlines()[10:] == ["and 5 more repeated ids; mend these too"]
+    path = write_rows(tmp_path / "c.jsonl", [{"id": "x", **make_rows(1)[0]}] * 26)
+    assert error_of(train_file=[path]).splitlines()[20:] == ["and 5 more repeated ids; mend these too"]
+
+
+def test_a_row_of_more_characters_than_max_chars_is_refused_and_one_of_as_many_is_read(tmp_path):
+    path = write_rows(tmp_path / "a.jsonl", [{"tokens": ["ab", "cd"], "tags": ["O", "O"]}] * 2)
+    refused = error_of(train_file=[path], max_chars=3).splitlines()
+    cure = "of max_chars (has a stray quote joined rows?); divide the row, or set max_chars higher"
+    assert refused == [f"{path}:{line}: tokens: 4 characters, more than the 3 {cure}" for line in (1, 2)]
+    assert len(load(train_file=[path], max_chars=4)["train"]) == 2
 
 
 @pytest.mark.parametrize("row_id", [None, "", True, 1.5, ["x"]])

@@ -210,9 +210,20 @@ def test_the_replies_one_by_one_have_the_labels_of_the_whole_dialogue(tokenizer)
 
 
 @pytest.mark.parametrize("reply", ["fine", None])
-def test_a_control_token_in_a_prompt_is_refused_with_and_without_a_reply(tokenizer, reply):
-    with pytest.raises(RowError, match='message 1: "<|im_end|>" is a control token'.replace("|", r"\|")):
-        encode_reply(talk(f"hi{END}"), reply, tokenizer, END, 100, 10)
+def test_a_control_token_in_a_prompt_is_text_with_and_without_a_reply(tokenizer, reply):
+    encoded = encode_reply(talk(f"hi{END}"), reply, tokenizer, END, 100, 10)
+    prompt = [piece for piece, label in zip(encoded["input_ids"], encoded["labels"], strict=True) if label == -100]
+    end = tokenizer.convert_tokens_to_ids(END)
+    assert prompt.count(end) == 1 and tokenizer.decode(prompt).count(END) == 2
+    answer = [label for label in encoded["labels"] if label != -100]
+    assert tokenizer.decode(answer) == ("" if reply is None else f"fine{END}")
+
+
+def test_a_control_token_in_a_reply_is_learnt_as_text_and_the_end_of_the_turn_as_such(tokenizer):
+    encoded = encode_dialogue(talk("hi", f"say {END} twice"), tokenizer, END, 200)
+    answer = [label for label in encoded["labels"] if label != -100]
+    assert tokenizer.decode(answer) == f"say {END} twice{END}"
+    assert answer.index(tokenizer.convert_tokens_to_ids(END)) == len(answer) - 1
 
 
 # What is kept
@@ -275,7 +286,7 @@ def test_without_faults_the_features_are_what_was_encoded():
 def test_a_thousand_faults_in_a_row_are_listed_too(bad):
     """A thousand rows are mapped at a time: a batch without any sound row still has columns and types."""
     rows = DatasetDict(train=make_numbers([-1 if number in bad else 2 for number in range(2500)]))
-    with pytest.raises(UserError, match="and 990 more; mend these"):
+    with pytest.raises(UserError, match="and 980 more; mend these"):
         refuse_faults(map_splits(rows, encode_numbers), rows)
 
 

@@ -228,11 +228,11 @@ def test_one_fault_does_not_stop_the_reading_of_jsonl(tmp_path):
         next(rows)
 
 
-def test_ten_faults_are_shown_and_the_others_counted(tmp_path):
+def test_twenty_faults_are_shown_and_the_others_counted(tmp_path):
     path = write_file(tmp_path / "a.jsonl", "[]\n" * 47)
     faults = list_faults(path)
-    assert [fault.split(":")[0] for fault in faults[:10]] == [str(line) for line in range(1, 11)]
-    assert faults[10:] == [" and 37 more; mend these and run it again"]
+    assert [fault.split(":")[0] for fault in faults[:20]] == [str(line) for line in range(1, 21)]
+    assert faults[20:] == [" and 27 more; mend these and run it again"]
 
 
 def test_faults_in_a_json_array_have_their_lines_and_columns(tmp_path):

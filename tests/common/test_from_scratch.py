@@ -14,6 +14,7 @@ from common.from_scratch import (
     ENCODER_PRESETS,
     build_config,
     build_encoder_config,
+    cut_words,
     train_decoder_tokenizer,
     train_encoder_decoder_tokenizer,
     train_encoder_tokenizer,
@@ -526,3 +527,12 @@ def test_a_decoder_preset_is_a_llama_of_its_size_with_tied_weights(byte_tokenize
     ids = loaded(" ".join(ROUND_TRIPS), return_tensors="pt")["input_ids"]
     assert ids.tolist()[0] == byte_tokenizer(" ".join(ROUND_TRIPS))["input_ids"]
     assert torch.equal(again.eval()(ids).logits, model.eval()(ids).logits)
+
+
+def test_endless_words_are_learnt_in_parts_and_others_whole():
+    """Learning from one word of a million characters would take hours."""
+    endless = "ab" * 12_500
+    assert cut_words(endless) == f"{endless[:10_000]} {endless[:10_000]} {endless[:5_000]}"
+    for text in ("a b " * 5_000, "x" * 10_000, "", "你好"):
+        assert cut_words(text) == text
+    assert "ab" in train_encoder_decoder_tokenizer(["ab" * 500_000], 300).get_vocab()

@@ -89,13 +89,13 @@ def test_an_input_may_be_several_rows_and_a_fault_in_it_is_one(tmp_path):
 
 
 def test_rows_are_counted_and_faults_end_the_run_unless_they_are_kept(tmp_path):
-    path = write(tmp_path / "rows.jsonl", '{"text": "a"}\n{oops\n' + '{"text": ""}\n' * 12)
+    path = write(tmp_path / "rows.jsonl", '{"text": "a"}\n{oops\n' + '{"text": ""}\n' * 22)
     with pytest.raises(UserError) as error:
         check_inputs(open_file(path), Task())
     lines = str(error.value).splitlines()
-    assert len(lines) == 11 and lines[-1] == "and 3 more; mend these and run it again"
+    assert len(lines) == 21 and lines[-1] == "and 3 more; mend these and run it again"
     assert lines[0].startswith(f"{path}:2:2: invalid JSON") and lines[1] == f"{path}:3: text: it is empty; write a text"
-    assert check_inputs(open_file(path), Task(), "keep") == 14
+    assert check_inputs(open_file(path), Task(), "keep") == 24
 
 
 @pytest.mark.parametrize(

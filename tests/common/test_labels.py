@@ -190,7 +190,30 @@ def test_without_training_the_head_decides_and_a_model_without_one_is_refused():
 
 def test_a_single_label_is_refused_because_there_is_nothing_to_learn():
     message = user_error_of(choose_label_names, make_splits(train=["a", "a"], validation=["b"]), None, None, True)
-    assert message == "The training rows have only one label (a): there is nothing to learn."
+    assert message == (
+        "train.csv:0: the 2 training rows have only one label (a), there is nothing to learn; add rows with another "
+        "label, or name all labels in class_names."
+    )
+
+
+def test_labels_that_differ_in_capitals_alone_are_refused_where_the_rarer_ones_stand():
+    splits = make_splits(train=["good", "Good", "bad", "good", "BAD", "bad"])
+    cure = "write both alike, or name all labels in class_names if they differ"
+    assert user_error_of(choose_label_names, splits, None, None, True).splitlines() == [
+        f"train.csv:1: label 'Good' is 'good' in other rows; {cure}",
+        f"train.csv:4: label 'BAD' is 'bad' in other rows; {cure}",
+    ]
+    named = ["good", "Good", "bad", "BAD"]
+    assert choose_label_names(splits, named, None, True) == named
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"), [(["a", "a", None], "all 2 labelled"), (["a", "b"], ""), (["a", None], "")]
+)
+def test_a_split_with_one_label_is_warned_of(labels, said, capsys):
+    number_labels(make_splits(train=["a", "a"], test=labels), ["a", "b"], False)
+    warned = capsys.readouterr().out
+    assert warned == (f"Warning: {said} test rows have one label (a): scores say little.\n" if said else "")
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -216,7 +239,9 @@ def test_as_many_labels_as_texts_are_refused_because_they_are_texts(rows, labels
         assert len(choose_label_names(splits, None, None, True)) == labels
         return
     message = user_error_of(choose_label_names, splits, None, None, True)
-    assert message.startswith(f"The {rows} training rows have {labels} different labels (text0, text1, text10, ...)")
+    assert message.startswith(
+        f"train.csv:0: the {rows} training rows have {labels} different labels (text0, text1, text10, ...)"
+    )
     assert "label_column_name" in message and "class_names" in message
     named = [f"text{number}" for number in range(labels)]
     assert choose_label_names(splits, named, None, True) == named
@@ -307,10 +332,10 @@ def test_of_many_known_labels_six_are_shown():
     assert "is not one of l0, l1, l2, l3, l4, l5, ...; correct it" in message
 
 
-def test_of_many_faulty_rows_ten_are_shown_and_all_are_counted():
-    lines = user_error_of(number_labels, make_splits(train=["a", *["x"] * 13]), ["a", "b"], False).splitlines()
-    assert [line.split(":")[1] for line in lines[:10]] == [str(number) for number in range(1, 11)]
-    assert len(lines) == 11 and lines[-1].startswith("and 3 more")
+def test_of_many_faulty_rows_twenty_are_shown_and_all_are_counted():
+    lines = user_error_of(number_labels, make_splits(train=["a", *["x"] * 23]), ["a", "b"], False).splitlines()
+    assert [line.split(":")[1] for line in lines[:20]] == [str(number) for number in range(1, 21)]
+    assert len(lines) == 21 and lines[-1].startswith("and 3 more")
 
 
 @pytest.mark.parametrize(("labels", "count"), [("a b", 2), ("", 0)])

@@ -316,11 +316,11 @@ def test_dialogues_to_predict_need_no_reply():
     require_replies(build_splits(train=[WITH], validation=[WITH], test=[WITHOUT, WITH]))
 
 
-def test_of_many_dialogues_without_reply_ten_are_named():
+def test_of_many_dialogues_without_reply_twenty_are_named():
     with pytest.raises(UserError) as caught:
-        require_replies(build_splits(train=[WITHOUT] * 12))
+        require_replies(build_splits(train=[WITHOUT] * 22))
     lines = str(caught.value).splitlines()
-    assert len(lines) == 11 and lines[9].startswith("train.jsonl:10: ") and lines[10].startswith("and 2 more")
+    assert len(lines) == 21 and lines[19].startswith("train.jsonl:20: ") and lines[20].startswith("and 2 more")
 
 
 def test_tokenizers_learn_from_every_message_with_its_role():

@@ -11,6 +11,7 @@ from common.sequences import (
     find_special_pieces,
     show_pair,
     sort_for_generation,
+    warn_of_copies,
 )
 from common.windows import list_texts
 from tests.multilingual import LANGUAGES, TEXTS, build_multilingual_tokenizer
@@ -287,3 +288,12 @@ def test_what_is_cut_is_said_by_side_and_split():
 def test_large_numbers_are_written_with_commas():
     features = DatasetDict(train=make_cut([True] * 1200 + [False] * 300, [False] * 1500))
     assert "(train 1,200 of 1,500)" in describe_cut_pairs(features, 64, 32)
+
+
+def test_pairs_of_equal_texts_are_warned_of_above_a_fifth(capsys):
+    def make(copies: int) -> Dataset:
+        pairs = [{"source": f"a{n}", "target": f" a{n} " if n < copies else "b"} for n in range(10)]
+        return Dataset.from_list([*pairs, {"source": "a", "target": None}])
+
+    warn_of_copies(DatasetDict(train=make(3), validation=make(2)), "source", "target")
+    assert capsys.readouterr().out == "Warning: train: 3 of 10 rows have the same text as source and target.\n"

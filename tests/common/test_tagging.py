@@ -307,10 +307,26 @@ def test_every_row_with_a_misplaced_tag_is_named_by_its_origin():
     assert "word 3" in lines[2]
 
 
-def test_of_many_misplaced_tags_ten_are_shown_and_all_are_counted():
-    splits = make_splits(train=["B-PER"] + 14 * ["I-PER"])
+def test_of_many_misplaced_tags_twenty_are_shown_and_all_are_counted():
+    splits = make_splits(train=["B-PER"] + 24 * ["I-PER"])
     lines = user_error_of(convert_splits, splits, "auto").splitlines()
-    assert len(lines) == 11 and lines[-1].startswith("and 4 more")
+    assert len(lines) == 21 and lines[-1].startswith("and 4 more")
+
+
+def test_types_that_differ_in_capitals_alone_are_refused_where_the_rarer_ones_stand():
+    splits = make_splits(train=["B-PER O", "B-PER I-PER", "O B-per"])
+    refused = user_error_of(choose_tag_names, splits, None, None, True)
+    cure = "write both alike, or name all tags in tag_names if they differ"
+    assert refused == f"train.jsonl:3: tags: the type per of word 2 is PER in other rows; {cure}"
+    named = ["O", "B-PER", "I-PER", "B-per"]
+    assert choose_tag_names(splits, named, None, True) == named
+
+
+@pytest.mark.parametrize(("tags", "said"), [(["O O", "O"], "2 tagged"), (["O", "B-PER"], ""), ([None], "")])
+def test_a_split_without_entities_is_warned_of(tags, said, capsys):
+    choose_tag_names(make_splits(train=["B-PER"], test=tags), None, None, True)
+    warned = capsys.readouterr().out
+    assert warned == (f"Warning: no entity in the {said} test rows: scores say little.\n" if said else "")
 
 
 # The head's labels

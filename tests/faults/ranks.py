@@ -159,7 +159,7 @@ def slow(name: str, attempt: Callable[[Path], Finding]) -> tuple[Case, ...]:
     return (Case(name, attempt, is_slow=True),)
 
 
-PROCESS_FAULTS = [
+FAULTS = [
     Fault(
         "A30", "one of two processes is killed", "survives", "survives",
         slow("rank 1", partial(send_to_rank, 1, signal.SIGKILL)),
@@ -177,7 +177,5 @@ PROCESS_FAULTS = [
         "A35", "the first of two processes is killed while it saves", "loses", "survives",
         slow("rank 0", kill_while_saving),
     ),
-]  # fmt: skip
-CHECKPOINT_FAULTS = [
     Fault("B22", "one process goes on with the run of two", "silently wrong", "clear", slow("ner", resume_with_fewer)),
-]
+]  # fmt: skip

@@ -1,13 +1,35 @@
 """The whole table: a row for each fault of the five groups."""
 
-from tests.faults import checkpoints, config, data, process, ranks, security
+from tests.faults import (
+    checkpoints,
+    config,
+    conversations,
+    files,
+    process,
+    questions,
+    ranks,
+    security,
+    tables,
+    texts,
+    values,
+    words,
+)
 
-FAULTS = [
-    *process.FAULTS,
-    *ranks.PROCESS_FAULTS,
-    *checkpoints.FAULTS,
-    *ranks.CHECKPOINT_FAULTS,
-    *data.FAULTS,
-    *config.FAULTS,
-    *security.FAULTS,
-]
+GROUPS = (
+    process.FAULTS,
+    checkpoints.FAULTS,
+    ranks.FAULTS,
+    files.FAULTS,
+    tables.FAULTS,
+    values.FAULTS,
+    words.FAULTS,
+    questions.FAULTS,
+    texts.FAULTS,
+    conversations.FAULTS,
+    config.FAULTS,
+    security.FAULTS,
+)
+# By letter and number.
+FAULTS = sorted(
+    (fault for group in GROUPS for fault in group), key=lambda fault: (fault.number[0], int(fault.number[1:]))
+)

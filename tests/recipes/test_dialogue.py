@@ -440,17 +440,6 @@ def test_faulty_rows_end_the_process_without_a_traceback_and_say_where_they_are(
         assert_refused(run, f"{path}:{line}: {message}", tmp_path / "out")
 
 
-def test_a_control_token_ends_the_process_without_a_traceback(tmp_path):
-    """Said once for all replies of a dialogue, and for all files."""
-    rows = [ROW, ask("Hi.<|im_end|>", "Yes.", "And?", "No."), ask("Hi.", "<|endoftext|>")]
-    path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    flags = ["--do_train", "--do_eval", "--train_file", path, "--validation_file", path]
-    run = run_recipe("dialogue", *TINY, *flags, "--output_dir", tmp_path / "out")
-    for place in (f'{path}:2: message 1: "<|im_end|>"', f'{path}:3: message 2: "<|endoftext|>"'):
-        assert_refused(run, f"{place} is a control token of the model; take it out", tmp_path / "out")
-    assert run.stderr.count("control token") == 2
-
-
 FAULTS = {
     "no reply": ([ROW, ask("Hi.")], [], ":2: no message of the assistant, nothing to learn; add its reply"),
     "template refuses": (

@@ -479,7 +479,7 @@ FAULTS = {
     "empty text": (GOOD + '{"text": "", "label": "a"}\n', "{path}:3: text: it is empty; write a text"),
     "no label column": ('{"text": "x", "stars": 5}\n', '{path}:1: no column "label" or "labels", the columns are'),
     "repeated id": ('{"id": 1, "text": "x", "label": "a"}\n' * 2, '{path}:2: the id "1" is already that of'),
-    "one label": ('{"text": "x", "label": "a"}\n' * 3, "The training rows have only one label (a)"),
+    "one label": ('{"text": "x", "label": "a"}\n' * 3, "{path}:1: the 3 training rows have only one label (a), there"),
 }  # fmt: skip
 
 
@@ -499,7 +499,7 @@ def test_a_bad_file_gets_one_message_that_says_where(fault, encoder, tmp_path):
 def test_texts_as_labels_are_refused_and_many_labels_are_said(encoder, tmp_path, capsys):
     rows = [{"text": "x", "label": f"review number {number}"} for number in range(60)]
     with pytest.raises(
-        UserError, match="60 training rows have 60 different labels .* is this the column of the labels"
+        UserError, match="60 training rows have 60 different labels .* as texts have; set label_column_name"
     ):
         train_on(encoder, tmp_path / "refused", rows)
     rows = [{"text": f"x {number}", "label": number % 150} for number in range(450)]
