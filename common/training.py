@@ -17,6 +17,7 @@ from common.locking import hold_directory
 from common.models import load_result
 from common.optimization import check_optimizer
 from common.peak import PeakMemory, estimate_step
+from common.resumable import check_resumption
 from common.results import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -51,6 +52,7 @@ def prepare_run(training_args) -> None:
     check_launch(training_args)
     if training_args.do_train:
         check_optimizer(training_args)
+        check_resumption(training_args)
     if training_args.full_determinism:
         transformers.enable_full_determinism(training_args.seed)
     else:
