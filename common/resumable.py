@@ -104,7 +104,6 @@ class ResumableTrainer:
         self._make_up_for_evaluation(settings["trial"])
         # Else a run that had ended within an epoch trains one step more, or on until early stopping ends it again.
         if self.resumed_from is not None and is_over(self.state, self.callback_handler.callbacks):
-            self._load_rng_state(self.resumed_from)
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
             super()._run_epoch(**settings)
