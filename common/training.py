@@ -17,7 +17,6 @@ from common.locking import hold_directory
 from common.models import load_result
 from common.optimization import check_optimizer
 from common.peak import PeakMemory, estimate_step
-from common.resumable import check_resumption
 from common.results import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -29,6 +28,7 @@ from common.results import (
     say_scores,
     write_text,
 )
+from common.resumable import check_resumption
 from common.stopping import EvaluationAbandoned, RunStopped, get_signal, say_last, watch_signals
 from common.tracking import check_trackers, separate_trial
 
