@@ -118,7 +118,7 @@ class ResumableTrainer:
         return super()._finalize_training(trial, *arguments)
 
     def _make_up_for_evaluation(self, trial) -> None:
-        """The evaluation that was due at the step of the checkpoint, where a signal or a kill kept it from being made."""
+        """The evaluation that was due at the step of the checkpoint, if a signal or a kill kept it from being made."""
         if self.resumed_from is None or not owes_evaluation(self.args, self.state):
             return
         self._load_rng_state(self.resumed_from)

@@ -34,7 +34,8 @@ def hash_file(path: Path) -> str:
 
 def list_steps(output: Path) -> list[int]:
     """The steps of the checkpoints that a run has left."""
-    return sorted(int(path.name.split("-")[1]) for path in output.glob("checkpoint-*"))
+    ends = (path.name.removeprefix("checkpoint-") for path in output.glob("checkpoint-*"))
+    return sorted(int(end) for end in ends if end.isdigit())  # those set aside end with .corrupt
 
 
 def read_losses(output: Path, step: int) -> list[dict[str, str]]:
