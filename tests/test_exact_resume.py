@@ -127,21 +127,14 @@ def assert_agrees(found: Path, whole: Path, without: Iterable[str] = ()) -> None
     assert {name: described.get(name) for name in names} == {name: expected[name] for name in names}
 
 
-def test_a_run_is_the_same_each_time(tmp_path):
-    flags = list_flags(tmp_path)
-    whole = run_whole("qa", flags, tmp_path)
-    assert run_recipe("qa", *flags).code == 0
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_run_is_the_same_each_time(recipe, models, tmp_path):
+    flags = list_short_flags(recipe, models[recipe, False], tmp_path / "result")
+    whole = run_whole(recipe, flags, tmp_path)
+    run = run_recipe(recipe, *flags)
+    assert run.code == 0, run.tail()
     assert describe_result(tmp_path / "result") == describe_result(whole)
-
-
-def test_a_run_killed_before_its_result_is_written_trains_no_further_step(tmp_path):
-    # The last step lies within an epoch: Hugging Face's Trainer would train the next step of that epoch.
-    flags = list_flags(tmp_path)
-    whole = run_whole("qa", flags, tmp_path)
-    restore_step(whole, tmp_path / "result", 15)
-    resume("qa", flags, tmp_path, 15)
-    assert list_steps(tmp_path / "result")[-1] == 15
-    assert_agrees(tmp_path / "result", whole)
 
 
 def test_a_run_killed_when_it_had_stopped_early_trains_no_further(tmp_path):
@@ -158,7 +151,10 @@ def test_a_run_killed_when_it_had_stopped_early_trains_no_further(tmp_path):
 
 EACH_EPOCH = ("--eval_strategy", "epoch", "--save_strategy", "epoch")
 # The signal comes within this step: nothing is due after it; an evaluation is; the same at the end of the training.
-STOPS = [(4, ()), (6, ()), (6, EACH_EPOCH), (15, ()), (15, EACH_EPOCH)]
+STOPS = [
+    pytest.param(4, (), marks=pytest.mark.slow), pytest.param(6, (), marks=pytest.mark.slow), (6, EACH_EPOCH),
+    (15, ()), pytest.param(15, EACH_EPOCH, marks=pytest.mark.slow),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +189,7 @@ def test_a_run_stopped_before_an_evaluation_makes_up_for_it(step, saving, left_a
     assert_agrees(folder / "result", folder / "whole", without=[f"{step}/rng_state.pth"])
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_a_save_and_the_evaluation_of_its_epoch_makes_up_for_it(tmp_path):
     # Without the best model, evaluation and saving need not go together; each draws from the random state.
     flags = list_flags(tmp_path, "--load_best_model_at_end", "false", "--eval_strategy", "epoch")
@@ -204,6 +201,7 @@ def test_a_run_killed_between_a_save_and_the_evaluation_of_its_epoch_makes_up_fo
     assert_agrees(tmp_path / "result", whole)
 
 
+@pytest.mark.slow
 def test_an_evaluation_before_the_first_step_is_not_done_again(tmp_path):
     flags = list_flags(tmp_path, "--eval_on_start", "--max_steps", 9)
     whole = run_whole("qa", flags, tmp_path)
@@ -213,6 +211,7 @@ def test_an_evaluation_before_the_first_step_is_not_done_again(tmp_path):
     assert_agrees(tmp_path / "result", whole)
 
 
+@pytest.mark.slow
 def test_the_best_model_of_a_directory_that_was_moved_is_found(tmp_path):
     # The first one is the best by this measure.
     flags = list_flags(tmp_path, "--greater_is_better", "true", "--max_steps", 9)
@@ -236,6 +235,15 @@ def test_settings_under_which_no_resume_is_exact_are_refused(flags, tmp_path):
     run = run_recipe("qa", *list_flags(tmp_path, *flags))
     assert run.code == 1 and run.stderr.startswith(f"error: {flags[0][2:]}: ") and "Leave it out" in run.stderr
     assert not (tmp_path / "result").exists()
+
+
+def test_a_run_killed_before_its_result_is_written_trains_no_further_step(left_alone):
+    # The last step lies within an epoch: Hugging Face's Trainer would train the next step of that epoch.
+    folder = left_alone[()]
+    restore_step(folder / "whole", folder / "result", 15)
+    resume("qa", list_flags(folder), folder, 15)
+    assert list_steps(folder / "result")[-1] == 15
+    assert_agrees(folder / "result", folder / "whole")
 
 
 WRITTEN = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json")
@@ -283,7 +291,7 @@ def test_a_run_killed_within_its_result_writes_it_again(left_alone):
     assert not [*output.rglob("*.tmp")]
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "recipe.json"])
+@pytest.mark.parametrize("name", ["metrics.json", pytest.param("recipe.json", marks=pytest.mark.slow)])
 def test_a_result_that_cannot_be_read_is_written_again(name, left_alone):
     folder = left_alone[()]
     restore_all(folder / "whole", folder / "result")
