@@ -225,6 +225,14 @@ def read_predictions(output_dir: Path, split: str) -> list[dict]:
         return [json.loads(line) for line in file]
 
 
+def is_finished(output_dir: Path) -> bool:
+    """Whether a run has written all of its result there, in files that can be read."""
+    try:
+        return all(isinstance(read_json(output_dir / name), dict) for name in (METRICS_FILE, RECIPE_FILE))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
 def read_result(output_dir: Path) -> tuple[dict, dict]:
     """What `recipe.json` and `metrics.json` of a finished run say; a UserError where there is none."""
     if not output_dir.is_dir():

@@ -10,9 +10,54 @@ from common.checkpoints import find_defect
 from common.console import say
 from common.errors import UserError
 from common.launching import decide_together
-from common.stopping import EvaluationAbandoned, RunStopped, StopOnSignal, get_signal
+from common.stopping import EvaluationAbandoned, RunStopped, get_signal
 
 import torch
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+from transformers.trainer_callback import DefaultFlowCallback, TrainerControl
+
+# Settings under which a resumed run would be another one, and why.
+INEXACT = {
+    "ignore_data_skip": "a resumed run would train on rows again that it has had",
+    "save_only_model": "checkpoints would lack the optimizer, which a resumed run goes on with",
+}
+
+
+def check_resumption(args) -> None:
+    """UserError for settings under which an interrupted run could not go on as if it had not been."""
+    for name, harm in INEXACT.items():
+        if getattr(args, name):
+            raise UserError(f"{name}: {harm}. Leave it out; save_total_limit bounds what checkpoints take.")
+    if not args.restore_callback_states_from_checkpoint:
+        raise UserError(
+            "restore_callback_states_from_checkpoint: false: early stopping would count from 0 again at each resume. "
+            "Leave it out."
+        )
+    if not args.accelerator_config.use_seedable_sampler:
+        raise UserError(
+            "accelerator_config: use_seedable_sampler: false: a run resumed in its second epoch would train on other "
+            "batches. Leave it out."
+        )
+
+
+def owes_evaluation(args, state: TrainerState) -> bool:
+    """Whether the run was to be evaluated after the step of its last checkpoint, and has not been.
+
+    A signal stops it before, and so may a kill: what is saved by steps is saved before an evaluation at an epoch's end.
+    """
+    control = TrainerControl()
+    DefaultFlowCallback().on_step_end(args, state, control)
+    if state.epoch == int(state.epoch) or state.global_step >= state.max_steps:
+        DefaultFlowCallback().on_epoch_end(args, state, control)
+    evaluated = any(entry["step"] == state.global_step and "eval_runtime" in entry for entry in state.log_history)
+    return control.should_evaluate and not evaluated
+
+
+def is_over(state: TrainerState, callbacks: list[TrainerCallback]) -> bool:
+    """Whether a run has trained all its steps, or early stopping has ended it."""
+    patient = [callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)]
+    is_stopped = any(one.early_stopping_patience_counter >= one.early_stopping_patience for one in patient)
+    return is_stopped or state.global_step >= state.max_steps
 
 
 class ResumableTrainer:
@@ -54,9 +99,19 @@ class ResumableTrainer:
         self._save_checkpoint(self.model_wrapped if model is None else model, None)
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
+    def _init_training_state(self, *arguments):
+        begun = super()._init_training_state(*arguments)
+        if self.resumed_from is not None:
+            self.args.eval_on_start = False  # it was, when it started
+            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+            if best.is_dir():  # its path is the old one where output_dir was moved
+                self.state.best_model_checkpoint = str(best)
+        return begun
+
     def _run_epoch(self, **settings):
         self._make_up_for_evaluation(settings["trial"])
-        if self.state.global_step >= self.state.max_steps:  # else a run that had stopped there trains one step more
+        # Else a run that had ended within an epoch trains one step more, or on until early stopping ends it again.
+        if self.resumed_from is not None and is_over(self.state, self.callback_handler.callbacks):
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
             super()._run_epoch(**settings)
@@ -71,9 +126,8 @@ class ResumableTrainer:
         return super()._finalize_training(trial, *arguments)
 
     def _make_up_for_evaluation(self, trial) -> None:
-        """The evaluation that was due at the step of the checkpoint, where a signal kept it from being made."""
-        stop = next((part for part in self.callback_handler.callbacks if isinstance(part, StopOnSignal)), None)
-        if self.resumed_from is None or stop is None or not stop.owes_evaluation:
+        """The evaluation that was due at the step of the checkpoint, if a signal or a kill kept it from being made."""
+        if self.resumed_from is None or not owes_evaluation(self.args, self.state):
             return
         self._load_rng_state(self.resumed_from)
         try:

@@ -30,11 +30,13 @@ from common.results import (
     METRICS_FILE,
     RECIPE_FILE,
     Outcome,
+    is_finished,
     read_json,
     save_model,
     say_scores,
     write_text,
 )
+from common.resumable import check_resumption
 from common.stopping import EvaluationAbandoned, RunStopped, get_signal, say_last, watch_signals
 from common.tracking import check_trackers, separate_trial
 
@@ -63,6 +65,7 @@ def prepare_run(training_args, scores: dict[str, bool | None]) -> None:
     check_launch(training_args)
     if training_args.do_train:
         check_optimizer(training_args)
+        check_resumption(training_args)
     if training_args.full_determinism:
         transformers.enable_full_determinism(training_args.seed)
     else:
@@ -205,11 +208,14 @@ def _check_output_dir(training_args) -> None:
     output_dir = Path(training_args.output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"{output_dir} is a file: choose another output_dir.")
-    if not output_dir.exists() or all(path.name.startswith("_") for path in output_dir.iterdir()):
+    # A run that was killed while it began has left no more than the half of its first file.
+    if not output_dir.exists() or all(
+        path.name.startswith("_") or path.name == f"{CONFIG_FILE}.tmp" for path in output_dir.iterdir()
+    ):
         return
     if not (output_dir / CONFIG_FILE).is_file():
         raise UserError(f"{output_dir} holds files that are not from a run: choose another output_dir.")
-    finished = (output_dir / METRICS_FILE).is_file()
+    finished = is_finished(output_dir)
     differences = list_differences(_read_identity(output_dir, training_args.identity), training_args.identity)
     state = "a finished run" if finished else "an unfinished run"
     cure = "choose another output_dir, or delete this one"

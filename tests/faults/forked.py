@@ -85,6 +85,8 @@ def _run(path: str, flags: list[str], cwd: str, folder: str, environment: dict[s
     os.setpgrp()
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), number)
+    # Else that of this process: workers of a DataLoader would each import the libraries anew.
+    multiprocessing.set_start_method("fork", force=True)
     # The server ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
