@@ -8,7 +8,6 @@ import time
 import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -87,18 +86,12 @@ def say_last(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-class StopOnSignal(TrainerCallback, ExportableState):
+class StopOnSignal(TrainerCallback):
     """Saves a checkpoint at the next step boundary after a signal, then raises RunStopped; an evaluation is abandoned.
 
     All processes agree on the step, whichever of them got the signal. Where an evaluation was due at that step, the
-    checkpoint says so, and the resumed run begins with it. A second signal ends the process at once.
+    resumed run begins with it. A second signal ends the process at once.
     """
-
-    def __init__(self):
-        self.owes_evaluation = False
-
-    def state(self) -> dict:
-        return {"args": {}, "attributes": {"owes_evaluation": self.owes_evaluation}}
 
     def on_train_begin(self, args, state, control, **kwargs):
         put_off(True)
@@ -107,20 +100,13 @@ class StopOnSignal(TrainerCallback, ExportableState):
         if agree_on_signal(args.device):
             is_epoch_end = state.epoch == int(state.epoch)
             control.should_log |= is_epoch_end and args.logging_strategy == IntervalStrategy.EPOCH
-            self.owes_evaluation = control.should_evaluate or (
-                is_epoch_end and args.eval_strategy == IntervalStrategy.EPOCH
-            )
             control.should_save = True
             control.should_evaluate = False
         return control
 
     def on_prediction_step(self, args, state, control, **kwargs):
         if _request.is_put_off and agree_on_signal(args.device):
-            self.owes_evaluation = True
             raise EvaluationAbandoned
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        self.owes_evaluation = False
 
     def on_save(self, args, state, control, **kwargs):
         if _request.number:
