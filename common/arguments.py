@@ -226,6 +226,11 @@ class RunArguments:
         True, "Restore the state of the callbacks when a run is resumed."
     )
 
+    watchdog_seconds: float = option(
+        900.0,
+        "End the run, and show where it stands, when a batch of a step or an evaluation, or a save, takes longer than "
+        "this; workers that load a batch for half of it are started anew, once. 0: never.",
+    )
     # Hugging Face's default uploads output_dir, predictions of the user's rows included, at every checkpoint.
     hub_strategy: str = option("end", "With push_to_hub: the result is uploaded once, at its end; no other value.")
     # Hugging Face's default searches the graph for them at every step; no model of these recipes has any.
@@ -252,6 +257,8 @@ class RunArguments:
             raise UserError(
                 f"layerwise_lr_decay is {self.layerwise_lr_decay}: it must be above 0, and 1 (no decay) at most."
             )
+        if self.watchdog_seconds < 0:
+            raise UserError(f"watchdog_seconds is {self.watchdog_seconds}: it must be 0 (never) or more.")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise UserError("early_stopping_patience needs load_best_model_at_end: true, else the last model is kept.")
         super().__post_init__()

@@ -19,6 +19,7 @@ from pathlib import Path
 from common.adapters import ADAPTER_DIRECTORY, has_ranks_to_prune, mark_kept_ranks, merge_adapter, put_adapter
 from common.console import say
 from common.errors import UserError
+from common.guarded_tracker import note_success
 from common.intervals import format_interval
 from common.model_card import write_model_card
 from common.models import choose_frozen_dtype, load_weights
@@ -123,8 +124,9 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     say_scores(output_dir, outcome)
     if trainer.tracked_run is not None:
         trainer.tracked_run.finish(args, outcome)
+    note_success()
     if args.push_to_hub:
-        upload_result(output_dir, trainer.hub_model_id, args.hub_revision)
+        upload_result(output_dir, trainer.hub_model_id, args)
 
 
 def _measure_training(trainer) -> dict:

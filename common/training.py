@@ -10,6 +10,7 @@ from pathlib import Path
 from common.callbacks import RunStopped
 from common.checkpoints import find_defect, find_newest_checkpoint, list_checkpoints
 from common.console import say
+from common.disk import check_writable
 from common.errors import UserError
 from common.launching import check_launch
 from common.models import load_result
@@ -41,7 +42,7 @@ from transformers.trainer_utils import PredictionOutput
 NOT_PART_OF_A_RUN = {
     "output_dir", "resume_from_checkpoint", "dry_run", "report_to", "run_name", "disable_tqdm", "log_level",
     "log_level_replica", "preprocessing_num_workers", "dataloader_num_workers", "save_total_limit", "cache_dir",
-    "license", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
+    "license", "watchdog_seconds", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
     *(setting.name for setting in fields(TrackingArguments)),
 }  # fmt: skip
 
@@ -177,8 +178,7 @@ def _redirect_to_temporary_directory(training_args) -> None:
 def _check_output_dir(training_args) -> None:
     """Stop where output_dir holds anything but an unfinished part of this very run."""
     output_dir = Path(training_args.output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"{output_dir} is a file: choose another output_dir.")
+    check_writable(output_dir)
     if not output_dir.exists() or all(path.name.startswith("_") for path in output_dir.iterdir()):
         return
     if not (output_dir / CONFIG_FILE).is_file():
