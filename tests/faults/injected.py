@@ -8,6 +8,7 @@ import functools
 import os
 import resource
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -139,6 +140,12 @@ def fail_writes(part: str, is_once: bool) -> None:
     wrap(transformers.Trainer, part, save)
 
 
+def shrink_disk() -> None:
+    """The disk has a megabyte left."""
+    usage = type(shutil.disk_usage("/"))(2**40, 2**40 - 2**20, 2**20)
+    shutil.disk_usage = lambda path: usage
+
+
 def forbid_network() -> None:
     """Whoever looks for another machine is told that there is none, and evaluate.load is not to be called at all."""
     import socket
@@ -168,6 +175,7 @@ FAULTS = {
     "optimizer once": functools.partial(fail_writes, "_save_optimizer_and_scheduler", True),
     "optimizer always": functools.partial(fail_writes, "_save_optimizer_and_scheduler", False),
     "no network": forbid_network,
+    "small disk": shrink_disk,
     "nothing": lambda: None,
 }
 

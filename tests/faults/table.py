@@ -1,5 +1,5 @@
 """The whole table: a row for each fault of the five groups."""
 
-from tests.faults import data
+from tests.faults import data, services
 
-FAULTS = [*data.FAULTS]
+FAULTS = [*services.FAULTS, *data.FAULTS]
