@@ -10,6 +10,7 @@ from typing import Literal
 
 from common.errors import UserError
 from common.options import option
+from common.recovery_arguments import RecoveryArguments
 from common.tracking_arguments import TrackingArguments
 
 import torch
@@ -186,18 +187,13 @@ class GenerationArguments:
 
 
 @dataclass
-class RunArguments:
+class RunArguments(RecoveryArguments):
     """What this project adds to Hugging Face's TrainingArguments, and the defaults that it turns round."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
         "What the model computes in: auto (bfloat16 where the hardware has it, else float32), float32, "
         "bfloat16 or float16. Trained weights are kept in float32 whatever the checkpoint was saved in.",
-    )
-    resume_from_checkpoint: str = option(
-        "auto",
-        "auto: go on from the newest whole checkpoint in output_dir, or start; "
-        "never: start at step 0; or the path of a checkpoint.",
     )
     dry_run: bool = option(
         False, "Stop after the start screen, one training step, one evaluation batch, a save and a reload."
@@ -226,11 +222,6 @@ class RunArguments:
         True, "Restore the state of the callbacks when a run is resumed."
     )
 
-    watchdog_seconds: float = option(
-        900.0,
-        "End the run, and show where it stands, when a batch of a step or an evaluation, or a save, takes longer than "
-        "this; workers that load a batch for half of it are started anew, once. 0: never.",
-    )
     # Hugging Face's default uploads output_dir, predictions of the user's rows included, at every checkpoint.
     hub_strategy: str = option("end", "With push_to_hub: the result is uploaded once, at its end; no other value.")
     # Hugging Face's default searches the graph for them at every step; no model of these recipes has any.

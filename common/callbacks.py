@@ -1,20 +1,16 @@
 """What is watched and decided while a run trains."""
 
-import signal
 import sys
-import threading
 
 from common.adapters import FEWEST_STEPS, plan_ranks
 from common.checkpoints import SealCheckpoints
 from common.console import say
+from common.stopping import StopOnSignal
 
-import torch
-from accelerate import PartialState
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 class AllocateRanks(TrainerCallback):
@@ -30,57 +26,10 @@ class AllocateRanks(TrainerCallback):
             plan_ranks(model, state.max_steps)
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        if state.max_steps >= FEWEST_STEPS:
+        # A step that was skipped for a gradient that is not finite has none.
+        is_skipped = not args.deepspeed and all(parameter.grad is None for parameter in model.parameters())
+        if state.max_steps >= FEWEST_STEPS and not is_skipped:
             model.base_model.update_and_allocate(state.global_step + 1)
-
-
-class RunStopped(Exception):
-    """Raised out of training once the checkpoint that a signal asked for is sealed."""
-
-    def __init__(self, signal_number: int, step: int):
-        super().__init__(signal_number, step)
-        self.signal_number, self.step = signal_number, step
-
-
-class StopOnSignal(TrainerCallback):
-    """Saves a checkpoint at the next step boundary after SIGTERM, SIGINT, SIGUSR1 or SIGHUP, then raises RunStopped.
-
-    All processes agree on the step, whichever of them got the signal. A second signal ends the process at once.
-    """
-
-    def __init__(self):
-        self.received = 0
-        self.handlers = {}
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self.handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
-
-    def on_train_end(self, args, state, control, **kwargs):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        if self.received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.received = number
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if PartialState().num_processes > 1:
-            flag = torch.tensor([self.received], dtype=torch.float32, device=args.device)
-            # The largest of the numbers, so that every process reports the same signal.
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            self.received = int(flag.item())
-        if self.received:
-            control.should_save = True
-            control.should_evaluate = False
-        return control
-
-    def on_save(self, args, state, control, **kwargs):
-        if self.received:
-            self.on_train_end(args, state, control)
-            raise RunStopped(self.received, state.global_step)
 
 
 class RunLog(TrainerCallback):
@@ -153,7 +102,7 @@ class RunLog(TrainerCallback):
 
 def make_callbacks(training_args) -> list[TrainerCallback]:
     """The callbacks of every run: early stopping where asked for, sealed checkpoints, a save on SIGTERM."""
-    callbacks = [SealCheckpoints(training_args.save_total_limit)]
+    callbacks = [SealCheckpoints(training_args.save_total_limit, training_args.identity)]
     # From here on rotation is ours: see SealCheckpoints.
     training_args.save_total_limit = None
     if training_args.early_stopping_patience is not None:

@@ -39,6 +39,11 @@ def check_writable(output_dir: Path) -> None:
         ) from None
 
 
+def find_room(path: Path) -> int:
+    """The bytes that are left where `path` is or would be."""
+    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+
+
 def estimate_checkpoint(model, training_args) -> int:
     """Bytes of one checkpoint: the weights that are saved, and the states of the optimizer."""
     tensors = list_tensors(model)
@@ -60,7 +65,7 @@ def check_room(model, training_args) -> None:
         return
     output_dir, size = Path(training_args.output_dir), estimate_checkpoint(model, training_args)
     wanted = size * (1 if list_checkpoints(output_dir) else 2)
-    free = shutil.disk_usage(output_dir).free
+    free = find_room(output_dir)
     if free < wanted:
         raise UserError(
             f"{output_dir}: its disk has {format_bytes(free)} left, and {format_bytes(wanted)} is needed: a checkpoint "
@@ -82,6 +87,10 @@ def describe_write_failure(error: BaseException) -> str | None:
     return None
 
 
+class CheckpointLost(UserError):
+    """Raised out of a save that could not be made, past what follows a save; the run goes on."""
+
+
 class LostSaves:
     """Counts the checkpoints in a row that could not be written, and takes back what was said of them."""
 
@@ -96,7 +105,7 @@ class LostSaves:
         self.in_a_row += 1
         if is_first_process:
             shutil.rmtree(directory, ignore_errors=True)
-        free = format_bytes(shutil.disk_usage(directory.parent).free)
+        free = format_bytes(find_room(directory))
         lost = f"{directory} could not be written and is deleted: {why}; {free} are free."
         if self.in_a_row < MOST_LOST:
             say(f"{lost} The run goes on, and tries again when the next checkpoint is due.")

@@ -2,12 +2,15 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 from common.sharding import uses_fsdp
 
-from accelerate.utils import DistributedType, parse_flag_from_env
+from accelerate import PartialState
+from accelerate.utils import DistributedType, broadcast_object_list, parse_flag_from_env
 from torch.utils.cpp_extension import get_default_build_root
 
 LONGEST_BUILD = 20 * 60  # seconds; two to four minutes are usual
@@ -44,6 +47,21 @@ def check_launch(training_args) -> None:
         check_fsdp(training_args)
     if uses_deepspeed:
         refuse_stale_locks(Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
+
+
+def decide_together(function: Callable, *arguments) -> Any:
+    """What `function` gives in the first process, in all of them; a UserError that it raises there is raised in all."""
+    answer = [None, None]
+    if PartialState().is_main_process:
+        try:
+            answer[0] = function(*arguments)
+        except UserError as error:
+            answer[1] = str(error)
+    if PartialState().num_processes > 1:
+        broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise UserError(answer[1])
+    return answer[0]
 
 
 def check_fsdp(training_args) -> None:

@@ -34,6 +34,7 @@ CURES = {
     "tokenizer_name": "has another name here: use tokenizer_name_or_path: {value}",
     "lora_target_modules": "has another name, since other methods read it too: use target_modules: {value}",
     "torch_dtype": "has another name here: use dtype: {value}",
+    "enable_jit_checkpoint": "is always so here, on SIGTERM, SIGINT, SIGUSR1 and SIGHUP: leave it out",
     "hub_token": "is refused: set HF_TOKEN in the environment, tokens must never be written to disk",
     "push_to_hub_token": "is refused: set HF_TOKEN in the environment, tokens must never be written to disk",
 }

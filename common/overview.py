@@ -32,12 +32,13 @@ def describe_run(
     say()
     for name, text in lines.items():
         say(f"{name:<10} {text}")
+    trainer.train_origins = splits["train"]["origin"] if "train" in splits else None
     if trainer.tracked_run is not None:
         trainer.tracked_run.note_rows(splits, lengths)
     rows = next(iter(features.values()))
-    batch = next(iter(trainer.get_test_dataloader(rows.select(range(min(EXAMPLES, len(rows)))))))
     for index in range(min(EXAMPLES, len(rows))):
-        say(f"example {index + 1}  {show_example({name: values[index].tolist() for name, values in batch.items()})}")
+        batch = next(iter(trainer.get_test_dataloader(rows.select([index]))))  # of one row, however large batches are
+        say(f"example {index + 1}  {show_example({name: values[0].tolist() for name, values in batch.items()})}")
     say()
 
 

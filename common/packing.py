@@ -47,11 +47,12 @@ def fill_bins(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
 
 
 def _join_members(bins: dict[str, list], indices: list[int], features: Dataset) -> dict[str, list]:
-    joined = {"input_ids": [], "labels": [], "position_ids": []}
+    joined = {"input_ids": [], "labels": [], "position_ids": [], "row": []}  # row: of each dialogue
     for members in bins["members"]:
         rows = features[members]
         for name in ("input_ids", "labels"):
             joined[name].append([value for values in rows[name] for value in values])
+        joined["row"].append(rows["row"])
         joined["position_ids"].append([place for ids in rows["input_ids"] for place in range(len(ids))])
     return joined
 

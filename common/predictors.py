@@ -105,7 +105,7 @@ class EntityFinder:
         padded = [[np.pad(values, (0, longest - len(values))) for values in window] for window in found]
         predictions = [np.stack(part) for part in zip(*padded, strict=True)]
         sentences = {"id": [row["id"] for row in rows], "tokens": words, "tags": [None] * len(rows)}
-        places = {name: windows[name] for name in ("first_word", "positions")} | {"sentence": windows["row"]}
+        places = {name: windows[name] for name in ("first_word", "positions")} | {"row": windows["row"]}
         return list_predictions(predictions, Dataset.from_dict(places), Dataset.from_dict(sentences), self.label_names)
 
 
@@ -147,7 +147,7 @@ class QuestionAnswerer:
         found = compute(windows, self._reduce)
         predictions = [np.stack(part) for part in zip(*found, strict=True)]
         places = {name: windows[name] for name in ("context_start", "starts", "ends")}
-        ranked = rank_answers(predictions, Dataset.from_dict(places | {"question_index": windows["row"]}), rows)
+        ranked = rank_answers(predictions, Dataset.from_dict(places | {"row": windows["row"]}), rows)
         return pick_answers(ranked, [{"answers": None} | row for row in rows], self.null_threshold, self.n_best)
 
     def _reduce(self, model, batch: dict) -> tuple:

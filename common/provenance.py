@@ -70,8 +70,10 @@ def _list_files(patterns: list[str] | None) -> list[Path]:
 
 
 def _digest_files(files: list[Path]) -> dict:
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digests}
+    return {"sha256": {str(path): compute_sha256(path) for path in files if path.is_file()}}
+
+
+def compute_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

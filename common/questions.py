@@ -156,15 +156,15 @@ def describe_windows(windows: DatasetDict, questions: DatasetDict, max_length: i
     """What the windows do to the answers: how many there are, and which answers no window holds."""
     counts = dict.fromkeys(("more", "lost", "unlocated", "cut"), 0)
     for split, rows in windows.items():
-        table = rows.with_format("numpy", columns=["labels", "context_start", "question_index", "question_is_cut"])[:]
+        table = rows.with_format("numpy", columns=["labels", "context_start", "row", "question_is_cut"])[:]
         holds_answer = table["labels"][:, 0] >= table["context_start"]
-        found = set(table["question_index"][holds_answer].tolist())
+        found = set(table["row"][holds_answer].tolist())
         starts = questions[split]["answer_starts"]
         counts["more"] += len(rows) - len(starts)
         answered = {row: max(places) for row, places in enumerate(starts) if places}
         counts["unlocated"] += sum(place < 0 for place in answered.values())
         counts["lost"] += sum(place >= 0 and row not in found for row, place in answered.items())
-        counts["cut"] += len(set(table["question_index"][table["question_is_cut"]].tolist()))
+        counts["cut"] += len(set(table["row"][table["question_is_cut"]].tolist()))
     return (
         f"up to {max_length} pieces, {counts['more']:,} more than questions; {counts['lost']} answers fit into no "
         f"window, {counts['unlocated']} are not in their context, {counts['cut']} questions are cut"

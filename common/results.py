@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.adapters import ADAPTER_DIRECTORY, has_ranks_to_prune, mark_kept_ranks, merge_adapter, put_adapter
+from common.checkpoints import seal_directory
 from common.console import say
 from common.errors import UserError
+from common.fingerprint import MODEL_FILES
 from common.guarded_tracker import note_success
 from common.intervals import format_interval
+from common.locking import release_directory
 from common.model_card import write_model_card
 from common.models import choose_frozen_dtype, load_weights
 from common.overview import count_parameters, sum_counts
@@ -29,6 +32,7 @@ from common.provenance import list_versions
 from common.report import write_report
 from common.sharding import whole_state_dict
 from common.slices import add_intervals, report_slices
+from common.stopping import forget_signals
 from common.tallies import tally_predictions
 from common.upload import upload_result
 
@@ -120,7 +124,11 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     write_report(output_dir / "report.html", outcome, recipe, plots, args)
     if args.do_train:
         write_model_card(output_dir, outcome, recipe, model_args, args, trainer.hub_model_id)
+    if args.do_train:
+        seal_directory(output_dir, list_model_files(output_dir), args.identity)
     write_json(output_dir / METRICS_FILE, outcome.metrics)
+    release_directory(output_dir)
+    forget_signals()
     say_scores(output_dir, outcome)
     if trainer.tracked_run is not None:
         trainer.tracked_run.finish(args, outcome)
@@ -133,7 +141,19 @@ def _measure_training(trainer) -> dict:
     """How many weights were trained of how many, and the seconds that it took, after a resume those since then."""
     trained, total = sum_counts(count_parameters(trainer.model))
     seconds = [entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry]
-    return {"parameters": {"trained": trained, "total": total}, "train_seconds": seconds[-1] if seconds else None}
+    return {
+        "parameters": {"trained": trained, "total": total},
+        "train_seconds": seconds[-1] if seconds else None,
+        "weights": trainer.weights,
+        "skipped_steps": trainer.guard.skipped,
+    }
+
+
+def list_model_files(output_dir: Path) -> list[Path]:
+    """What prediction reads of a result: weights, configurations, tokenizer, adapter; not what people read."""
+    names = {path.name for pattern in MODEL_FILES for path in output_dir.glob(pattern)} | {RECIPE_FILE}
+    others = [path for path in (output_dir / ADAPTER_DIRECTORY).rglob("*") if path.suffix in (".json", ".safetensors")]
+    return [*(output_dir / name for name in names), *others]
 
 
 def save_model(trainer, model_args) -> None:

@@ -27,8 +27,8 @@ def tag_sentences(predictions, windows: Dataset, sentences: Dataset, label_names
     """
     tag_ids, probabilities = predictions[:2]
     tagged = [{"tags": [""] * len(words), "scores": [0.0] * len(words)} for words in sentences["tokens"]]
-    for row, window in enumerate(windows.select_columns(["sentence", "first_word", "positions"])):
-        sentence = tagged[window["sentence"]]
+    for row, window in enumerate(windows.select_columns(["row", "first_word", "positions"])):
+        sentence = tagged[window["row"]]
         for word, position in enumerate(window["positions"], start=window["first_word"]):
             sentence["tags"][word] = label_names[tag_ids[row, position]]
             sentence["scores"][word] = float(probabilities[row, position])

@@ -74,7 +74,7 @@ def rank_answers(predictions, windows: Dataset, questions: Dataset) -> list[dict
     ends = _pick(windows, "ends", lasts - context_starts)
     possible = scores > np.finfo(np.float32).min / 2
     ranked = [{"spans": {}, "null_score": np.inf} for _ in range(len(questions))]
-    for row, question in enumerate(_get_column(windows, "question_index")):
+    for row, question in enumerate(_get_column(windows, "row")):
         found = ranked[question]
         found["null_score"] = min(found["null_score"], float(null_scores[row]))
         chosen = possible[row]

@@ -1,50 +1,26 @@
 """A Trainer whose run outlives what it can, and leaves a whole checkpoint of its last step where it cannot."""
 
-import random
+import re
 import shutil
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-from common.callbacks import RunStopped
+from common.boundaries import Boundary, NoteUpdate, get_random_states, set_random_states
 from common.checkpoints import find_defect, seal_checkpoint
 from common.console import say
-from common.disk import LostSaves, check_room, describe_write_failure
+from common.disk import CheckpointLost, LostSaves, check_room, describe_write_failure
 from common.errors import LocalError, UserError
 from common.memory_limits import advise_smaller_batch, choose_smaller_batch, free_memory, is_out_of_memory
+from common.nonfinite import ROW_NUMBER, SHOWN_ROWS
+from common.stopping import EvaluationAbandoned, RunStopped, StopOnSignal
 from common.watchdog import Watchdog
 from common.workers import find_worker_failure, kill_workers, watch_workers
 
-import numpy as np
 import torch
-from transformers import TrainerCallback
 from transformers.integrations.neftune import deactivate_neftune
 
 RESTARTS = 1  # of the workers, within one run
 PATIENCE = 10  # seconds that the first process waits for what the others write into a checkpoint
-
-
-class CheckpointLost(Exception):
-    """Raised out of a save that could not be made, past what follows a save."""
-
-
-class Boundary(NamedTuple):
-    """A moment between two steps, at which weights, optimizer and schedule belong together."""
-
-    step: int
-    random_states: tuple
-    floating_point_operations: float
-    best: tuple  # metric, step and checkpoint of the best model so far
-
-
-class NoteUpdate(TrainerCallback):
-    """Forgets the boundary when the weights begin to change: until the end of the step there is nothing to save."""
-
-    def __init__(self, trainer):
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self.trainer.boundary = None
 
 
 class SurvivingTrainer:
@@ -75,7 +51,7 @@ class SurvivingTrainer:
                 self.boundary, self.is_resumed = None, resume_from_checkpoint is not None
                 try:
                     return super().train(resume_from_checkpoint, **settings)
-                except RunStopped:
+                except (RunStopped, EvaluationAbandoned):
                     raise
                 except Exception as error:
                     kill_workers()  # else what waits for one that is frozen would be the next to hang
@@ -84,8 +60,8 @@ class SurvivingTrainer:
                     if not self._can_go_on(error, saved):
                         self._give_up(error, saved)
                     error.__traceback__ = None  # holds the frames of the step, and the tensors in them
-                self._begin_again()
                 resume_from_checkpoint = None if saved is None else str(saved)
+                self._begin_again(resume_from_checkpoint)
 
     def _can_go_on(self, error: Exception, saved: Path | None) -> bool:
         """Whether what has broken is mended, and said; from `saved`, or from the beginning where no step was made."""
@@ -108,8 +84,9 @@ class SurvivingTrainer:
         )
         return True
 
-    def _begin_again(self) -> None:
-        """Make ready for another training in this process."""
+    def _begin_again(self, checkpoint: str | None) -> None:
+        """Make ready for another training in this process, which goes on from a checkpoint if there is one."""
+        self.resumed_from, self.random_states = checkpoint, None
         self.watchdog.move("while it began again")
         if self.neftune_noise_alpha is not None:
             deactivate_neftune(self.model, self.neftune_hook_handle, self.accelerator)
@@ -142,10 +119,23 @@ class SurvivingTrainer:
                 raise error
             text = str(error)
         else:
-            error.add_note(f"The run broke {where}" + (f"; {kept} once that is mended." if kept else "."))
+            error.add_note(f"The run broke {where}{self._name_rows(error)}{kept and f'; {kept} once that is mended'}.")
             raise error
         text = f"{text} {kept[:1].upper()}{kept[1:]}." if kept else text
         raise (UserError if isinstance(error, UserError) else LocalError)(text) from None
+
+    def _name_rows(self, error: Exception) -> str:
+        """Where the rows stand of the batch that could not be made, or was being computed."""
+        told = re.search(rf"{ROW_NUMBER}s ([\d, ]+)", "\n".join([str(error), *getattr(error, "__notes__", [])]))
+        if told:
+            numbers = [int(number) for number in told[1].split(",")]
+        elif self.is_evaluating or self.guard.step != self.state.global_step or not self.guard.batches:
+            return ""
+        else:
+            numbers = self.guard.batches[-1][0].tolist()
+        places = list(dict.fromkeys(self.locate_rows(numbers)))
+        hidden = len(places) - SHOWN_ROWS
+        return ", rows " + ", ".join(places[:SHOWN_ROWS]) + (f" and {hidden} more" if hidden > 0 else "")
 
     # What is kept of each boundary
 
@@ -176,6 +166,9 @@ class SurvivingTrainer:
         self.watchdog.move(f"while it saved the checkpoint of step {step}")
         set_random_states(boundary.random_states)
         self.current_flos = boundary.floating_point_operations
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, StopOnSignal):
+                callback.owes_evaluation = self.control.should_evaluate
         self.state.best_metric, self.state.best_global_step, self.state.best_model_checkpoint = boundary.best
         strategy, self.args.save_strategy = self.args.save_strategy, "no"  # else the processes wait for each other
         try:
@@ -184,7 +177,7 @@ class SurvivingTrainer:
                 raise self.write_failure
             if self.args.should_save:
                 self._await_others(checkpoint)
-                seal_checkpoint(checkpoint)
+                seal_checkpoint(checkpoint, getattr(self.args, "identity", None))
             return checkpoint
         except Exception as error:  # what broke the run may keep it from saving, too
             say(f"No checkpoint of step {step} could be saved: {describe_write_failure(error) or error}.")
@@ -229,7 +222,7 @@ class SurvivingTrainer:
         error, self.write_failure = self.write_failure, None
         if self._agree(error is not None):
             self._lose(checkpoint, describe_write_failure(error) if error else "another process could not write")
-            raise CheckpointLost
+            raise CheckpointLost(f"{checkpoint} could not be written")
         self.lost_saves.note_success()
         self._keep_boundary()
         self.saving = checkpoint
@@ -290,24 +283,11 @@ class SurvivingTrainer:
             try:
                 evaluated = super().evaluation_loop(*args, **kwargs)
             except Exception as error:
-                if not self.is_in_train and (is_out_of_memory(error) or find_worker_failure(error)):
+                if isinstance(error, EvaluationAbandoned):
+                    self.is_evaluating = False
+                elif not self.is_in_train and (is_out_of_memory(error) or find_worker_failure(error)):
                     kill_workers()
                     self._give_up(error, None)
                 raise
         self.is_evaluating = False
         return evaluated
-
-
-def get_random_states() -> tuple:
-    """The states of every generator that training draws from."""
-    device = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device
-
-
-def set_random_states(states: tuple) -> None:
-    """Go back to what get_random_states gave."""
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
-    if states[3] is not None:
-        torch.cuda.set_rng_state_all(states[3])

@@ -1,5 +1,8 @@
 """Hugging Face's Trainers with evaluation in dataset order and a log that people can read."""
 
+from collections.abc import Iterator
+from functools import partial
+
 from common.adapters import (
     compute_orthogonality,
     has_ranks_to_prune,
@@ -10,7 +13,9 @@ from common.adapters import (
 from common.callbacks import AllocateRanks, RunLog
 from common.errors import UserError
 from common.losses import IGNORED
+from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
+from common.resumable import ResumableTrainer
 from common.sampling import BalancedSampler, LengthGroupedSampler
 from common.sharding import divide_untrained_model, prepare_for_generation
 from common.survival import SurvivingTrainer
@@ -25,7 +30,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import has_length
 
 
-class RecipeTrainer(SurvivingTrainer):
+class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
     """Mixed into a Trainer.
 
     `train_sampling_strategy: balanced` draws each class as often as any other. `group_by_length` groups the training
@@ -39,6 +44,8 @@ class RecipeTrainer(SurvivingTrainer):
             self.remove_callback(callback)
         self.add_callback(RunLog())
         self.tracked_run = place_trackers(self)
+        self.guard = NonFiniteGuard(self, self.args.max_nonfinite_steps)
+        self.train_origins = None  # path:line of each training row, told by describe_run
         if has_ranks_to_prune(self.model):
             self.add_callback(AllocateRanks())
         # Tied weights are saved once. Unless these say so, loading the best model warns that the others are missing.
@@ -64,8 +71,40 @@ class RecipeTrainer(SurvivingTrainer):
         """The pieces that a row fills in a batch, to group rows by."""
         return len(row["input_ids"])
 
+    def get_train_dataloader(self):
+        rows, collator = self.train_dataset, self.data_collator
+        if not has_length(rows):
+            return super().get_train_dataloader()
+        self._set_signature_columns_if_needed()
+        self._signature_columns.append(ROW_NUMBER)
+        # Only the batches of training carry the numbers of their rows.
+        self.train_dataset = rows.add_column(ROW_NUMBER, range(len(rows)))
+        self.data_collator = partial(collate_numbered, collator)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = rows, collator
+
+    def locate_rows(self, numbers: list[int]) -> Iterator[str]:
+        """Yield path:line of these training rows, those of each dialogue where several are packed into one row."""
+        for number in numbers:
+            rows = self.train_dataset[number].get("row", number)
+            for row in rows if isinstance(rows, list) else [rows]:
+                yield self.train_origins[row] if self.train_origins else f"row {row}"
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.guard.begin_batch(inputs.pop(ROW_NUMBER, None))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        self.guard.check_step(model, grad_norm)
+        return grad_norm
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training:
+            self.guard.note_loss(loss)
         if model.training and has_ranks_to_prune(self.model):
             loss = loss + compute_orthogonality(self.model) / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
@@ -80,10 +119,10 @@ class RecipeTrainer(SurvivingTrainer):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         return load_hidden_state(self.model, resume_from_checkpoint)
 
-    def _load_best_model(self):
+    def _load_best_weights(self):
         # Trainer would put the virtual tokens that PEFT has computed in front of the network that computes them.
         if not self._hides_state():
-            return super()._load_best_model()
+            return super()._load_best_weights()
         return load_hidden_state(self.model, self.state.best_model_checkpoint)
 
     def _hides_state(self) -> bool:

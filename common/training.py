@@ -1,18 +1,20 @@
 """The run around the Trainer: checks before it, resume and stop within it, predictions after it."""
 
+import contextlib
 import logging
 import signal
 import sys
 import tempfile
-from dataclasses import fields
+from collections.abc import Iterator
 from pathlib import Path
 
-from common.callbacks import RunStopped
-from common.checkpoints import find_defect, find_newest_checkpoint, list_checkpoints
+from common.checkpoints import MANIFEST, find_defect, find_newest_checkpoint, list_checkpoints, read_manifest
 from common.console import say
 from common.disk import check_writable
 from common.errors import UserError
-from common.launching import check_launch
+from common.fingerprint import identify_run, list_differences, refuse_differences
+from common.launching import check_launch, decide_together
+from common.locking import hold_directory
 from common.models import load_result
 from common.optimization import check_optimizer
 from common.peak import PeakMemory, estimate_step
@@ -26,8 +28,8 @@ from common.results import (
     say_scores,
     write_text,
 )
+from common.stopping import EvaluationAbandoned, RunStopped, get_signal, say_last, watch_signals
 from common.tracking import check_trackers, separate_trial
-from common.tracking_arguments import TrackingArguments
 
 import datasets
 import numpy as np
@@ -37,14 +39,6 @@ import yaml
 from transformers import EarlyStoppingCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import PredictionOutput
-
-# What may differ between two starts of one run: where it is watched from, and how fast its data are prepared.
-NOT_PART_OF_A_RUN = {
-    "output_dir", "resume_from_checkpoint", "dry_run", "report_to", "run_name", "disable_tqdm", "log_level",
-    "log_level_replica", "preprocessing_num_workers", "dataloader_num_workers", "save_total_limit", "cache_dir",
-    "license", "watchdog_seconds", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
-    *(setting.name for setting in fields(TrackingArguments)),
-}  # fmt: skip
 
 
 def prepare_run(training_args) -> None:
@@ -62,12 +56,16 @@ def prepare_run(training_args) -> None:
         transformers.enable_full_determinism(training_args.seed)
     else:
         transformers.set_seed(training_args.seed)
+    training_args.identity = {} if training_args.dry_run else identify_run(training_args)
     if training_args.dry_run:
         _redirect_to_temporary_directory(training_args)
     else:
         separate_trial(training_args)
         _check_output_dir(training_args)
+        if training_args.should_save and Path(training_args.output_dir).exists():
+            hold_directory(Path(training_args.output_dir))
     check_trackers(training_args)
+    watch_signals()
 
 
 def list_wanted_splits(training_args, model_args) -> list[str]:
@@ -86,26 +84,41 @@ def train(trainer) -> None:
     A run that is stopped by a signal has saved a checkpoint, writes no results, and exits with 128 + signal number.
     """
     args = trainer.args
-    checkpoint = _choose_checkpoint(args)
+    decide_together(hold_directory, Path(args.output_dir))
+    checkpoint = decide_together(_choose_checkpoint, args)
     if args.should_save:
         write_text(Path(args.output_dir) / CONFIG_FILE, args.config_text)
-    try:
+    with _end_when_stopped(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
-    except RunStopped as stopped:
-        if trainer.tracked_run is not None:
-            trainer.tracked_run.end(128 + stopped.signal_number)
-        name = signal.Signals(stopped.signal_number).name
-        say(
-            f"Stopped by {name} at step {stopped.step}: {args.output_dir}/checkpoint-{stopped.step} is saved. "
-            "The same command goes on from there."
-        )
-        raise SystemExit(128 + stopped.signal_number) from None
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if logged and not np.isfinite(logged[-1]):
         raise UserError(
             f"The training loss is {logged[-1]}: the model is broken. Try a lower learning_rate, more warmup_steps, "
             "or dtype float32."
         )
+
+
+@contextlib.contextmanager
+def _end_when_stopped(trainer) -> Iterator[None]:
+    """End the process with exit code 128 + signal number where a signal broke this off, and say what is saved."""
+    args = trainer.args
+    try:
+        try:
+            yield
+        except EvaluationAbandoned:  # after training: without this checkpoint it would be lost
+            if not args.do_train:
+                raise RunStopped(get_signal(), 0) from None
+            if not (Path(args.output_dir) / f"checkpoint-{trainer.state.global_step}" / MANIFEST).exists():
+                trainer.save_checkpoint()
+            raise RunStopped(get_signal(), trainer.state.global_step) from None
+    except RunStopped as stopped:
+        if trainer.tracked_run is not None:
+            trainer.tracked_run.end(128 + stopped.signal_number)
+        checkpoint = f"{args.output_dir}/checkpoint-{stopped.step}"
+        said = f"at step {stopped.step}: {checkpoint} is saved. The same command goes on from there."
+        name = signal.Signals(stopped.signal_number).name
+        say_last(f"Stopped by {name} {said if args.do_train else 'while it predicted: nothing is saved.'}")
+        raise SystemExit(128 + stopped.signal_number) from None
 
 
 def predict(trainer, features: datasets.Dataset) -> PredictionOutput:
@@ -115,7 +128,8 @@ def predict(trainer, features: datasets.Dataset) -> PredictionOutput:
     """
     compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
     try:
-        return trainer.predict(features)
+        with _end_when_stopped(trainer):
+            return trainer.predict(features)
     finally:
         trainer.compute_metrics = compute_metrics
 
@@ -183,14 +197,13 @@ def _check_output_dir(training_args) -> None:
         return
     if not (output_dir / CONFIG_FILE).is_file():
         raise UserError(f"{output_dir} holds files that are not from a run: choose another output_dir.")
-    differences = _compare_configs((output_dir / CONFIG_FILE).read_text(encoding="utf-8"), training_args.config_text)
     finished = (output_dir / METRICS_FILE).is_file()
-    if differences:
-        state = "a finished run" if finished else "an unfinished run"
-        raise UserError(
-            f"{output_dir} holds {state} with other settings ({'; '.join(differences)}): choose another output_dir, "
-            "or delete this one."
-        )
+    differences = list_differences(_read_identity(output_dir, training_args.identity), training_args.identity)
+    state = "a finished run" if finished else "an unfinished run"
+    cure = "choose another output_dir, or delete this one"
+    refuse_differences(
+        f"{output_dir} holds {state}", differences, None if finished else training_args.allow_change, cure
+    )
     if finished:
         say(
             f"{output_dir} holds this run, finished. To train it again, choose another --output_dir or delete this one."
@@ -205,23 +218,30 @@ def _check_output_dir(training_args) -> None:
         )
 
 
-def _compare_configs(there: str, here: str) -> list[str]:
-    """The settings that differ, as `name: there -> here`."""
-    there, here = (yaml.safe_load(text) or {} for text in (there, here))
-    names = sorted((there.keys() | here.keys()) - NOT_PART_OF_A_RUN)
-    return [f"{name}: {there.get(name)} -> {here.get(name)}" for name in names if there.get(name) != here.get(name)]
+def _read_identity(output_dir: Path, here: dict) -> dict:
+    """What the run in output_dir is: by its result or its newest checkpoint, else by its settings alone."""
+    for directory in (output_dir, *list_checkpoints(output_dir)):
+        with contextlib.suppress(ValueError, OSError):
+            return read_manifest(directory)["run"]
+    settings = yaml.safe_load((output_dir / CONFIG_FILE).read_text(encoding="utf-8")) or {}
+    # Without a checkpoint there is nothing yet that was made from these data and this model.
+    return here | {"settings": {name: settings.get(name) for name in here["settings"]}}
 
 
 def _choose_checkpoint(training_args) -> str | None:
-    wanted = training_args.resume_from_checkpoint
+    wanted, output_dir = training_args.resume_from_checkpoint, Path(training_args.output_dir)
     if wanted == "never":
         return None
-    if wanted == "auto":
-        found = find_newest_checkpoint(Path(training_args.output_dir))
+    if wanted in ("auto", "must"):
+        found = find_newest_checkpoint(output_dir)
+        if found is None and wanted == "must":
+            raise UserError(f"{output_dir} has no whole checkpoint to resume from: set resume_from_checkpoint: auto.")
         if found is not None:
             say(f"Resuming from {found}.")
         return None if found is None else str(found)
     defect = find_defect(Path(wanted))
     if defect is not None:
         raise UserError(f"{wanted} cannot be resumed from: {defect}. Give another checkpoint, or auto.")
+    differences = list_differences(read_manifest(Path(wanted))["run"], training_args.identity)
+    refuse_differences(f"{wanted} is of a run", differences, training_args.allow_change, "give another checkpoint")
     return wanted

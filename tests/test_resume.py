@@ -75,8 +75,9 @@ def test_an_incomplete_or_corrupt_checkpoint_is_skipped_and_named(undisturbed, t
     weights.write_bytes(content)
     run = run_ner(*list_flags(output))
     assert run.returncode == 0, run.stderr
-    assert f"Skipping {output}/checkpoint-30: incomplete: it has no manifest.json" in run.stdout
-    assert f"Skipping {output}/checkpoint-24: model.safetensors is corrupt" in run.stdout
+    aside = "aside as checkpoint"
+    assert f"Setting {output}/checkpoint-30 {aside}-30.corrupt: incomplete: it has no manifest.json" in run.stdout
+    assert f"Setting {output}/checkpoint-24 {aside}-24.corrupt: model.safetensors is corrupt" in run.stdout
     assert f"Resuming from {output}/checkpoint-18." in run.stdout
     assert hash_weights(output) == hash_weights(undisturbed)
 

@@ -86,18 +86,16 @@ def tokenize_and_align(
 ) -> dict[str, list]:
     """Windows of pieces: the first piece of each word that a window owns carries the word's tag, all others none.
 
-    `sentence` says which sentence a window belongs to; `encode_word_windows` says what else it has.
+    `row` says which sentence a window belongs to; `encode_word_windows` says what else it has.
     """
     windows = encode_word_windows(tokenizer, sentences["tokens"], max_length, doc_stride)
-    rows = windows.pop("row")
-    windows |= {"labels": [[IGNORED] * len(ids) for ids in windows["input_ids"]], "sentence": []}
-    places = zip(rows, windows["first_word"], windows["positions"], windows["labels"], strict=True)
+    windows["labels"] = [[IGNORED] * len(ids) for ids in windows["input_ids"]]
+    places = zip(windows["row"], windows["first_word"], windows["positions"], windows["labels"], strict=True)
     for row, first_word, positions, labels in places:
-        windows["sentence"].append(indices[row])
         if sentences["tags"][row]:
             for word, position in enumerate(positions, start=first_word):
                 labels[position] = label_ids[sentences["tags"][row][word]]
-    return windows
+    return windows | {"row": [indices[row] for row in windows["row"]]}
 
 
 def score_windows(evaluated: EvalPrediction, windows: Dataset, sentences: Dataset, label_names) -> dict[str, float]:

@@ -71,7 +71,7 @@ def tokenize_and_locate(
     """
     windows = encode_questions(tokenizer, questions["question"], questions["context"], max_length, doc_stride)
     rows = windows.pop("row")
-    windows |= {"labels": [], "question_index": [indices[row] for row in rows]}
+    windows |= {"labels": [], "row": [indices[row] for row in rows]}
     pieces = zip(rows, windows.pop("null"), windows["context_start"], windows["starts"], windows["ends"], strict=True)
     for row, null, first, starts, ends in pieces:
         labels = [IGNORED, IGNORED]

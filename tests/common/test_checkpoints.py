@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 from common.checkpoints import (
     SealCheckpoints,
-    compute_sha256,
     find_defect,
     find_newest_checkpoint,
     list_checkpoints,
     seal_checkpoint,
 )
+from common.provenance import compute_sha256
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_a_sealed_checkpoint_is_whole_and_its_files_are_as_they_were(tmp_path):
 
 
 def test_the_manifest_holds_size_and_sha256_of_every_file(tmp_path):
-    manifest = json.loads((write_checkpoint(tmp_path, 5) / "manifest.json").read_text())
+    manifest = json.loads((write_checkpoint(tmp_path, 5) / "manifest.json").read_text())["files"]
     assert set(manifest) == set(FILES)
     assert manifest["model.safetensors"]["bytes"] == 7000
     # printf '' | sha256sum; printf '{}' | sha256sum
@@ -103,8 +103,13 @@ DAMAGES = {
     "empty manifest": (replace_manifest(""), ["manifest.json"]),
     "cut manifest": (replace_manifest('{"model.safetensors": {"byt'), ["manifest.json"]),
     "manifest of nothing": (replace_manifest("{}"), ["manifest.json"]),
+    "manifest of no files": (replace_manifest('{"run": {}, "files": {}}'), ["manifest.json", "names no files"]),
     "manifest of something else": (replace_manifest('["model.safetensors"]'), ["manifest.json"]),
-    "manifest without hashes": (replace_manifest('{"model.safetensors": 7000}'), ["manifest.json"]),
+    "manifest without run": (replace_manifest('{"files": {"empty": {"bytes": 0, "sha256": ""}}}'), ["manifest.json"]),
+    "manifest without hashes": (
+        replace_manifest('{"run": {}, "files": {"model.safetensors": 7000}}'),
+        ["manifest.json", "without size"],
+    ),
     "binary manifest": (lambda d: (d / "manifest.json").write_bytes(b"\xff\xfe"), ["manifest.json"]),
     "all gone": (shutil.rmtree, ["no such directory"]),
 }
@@ -146,7 +151,7 @@ def test_the_newest_whole_checkpoint_is_found_by_step_whatever_the_file_times(tm
     assert capsys.readouterr().out == ""
 
 
-def test_newer_checkpoints_that_are_not_whole_are_skipped_and_named_with_the_reason(tmp_path, capsys):
+def test_newer_checkpoints_that_are_not_whole_are_set_aside_and_named_with_the_reason(tmp_path, capsys):
     for step in (10, 20, 30, 40):
         write_checkpoint(tmp_path, step, sealed=step != 40)
     cut(tmp_path / "checkpoint-10")
@@ -154,8 +159,21 @@ def test_newer_checkpoints_that_are_not_whole_are_skipped_and_named_with_the_rea
     assert find_newest_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith(f"Skipping {tmp_path / 'checkpoint-40'}: incomplete")
-    assert lines[1].startswith(f"Skipping {tmp_path / 'checkpoint-30'}: model.safetensors is corrupt")
+    assert lines[0].startswith(f"Setting {tmp_path / 'checkpoint-40'} aside as checkpoint-40.corrupt: incomplete")
+    assert lines[1].startswith(f"Setting {tmp_path / 'checkpoint-30'} aside as checkpoint-30.corrupt: model.safetens")
+    kept = ["checkpoint-10", "checkpoint-20", "checkpoint-30.corrupt", "checkpoint-40.corrupt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+    assert list_names(tmp_path / "checkpoint-40.corrupt") == sorted(FILES)
+
+
+def test_of_the_checkpoints_set_aside_the_newest_two_are_kept(tmp_path):
+    """A job that is killed again and again while it saves must not fill the disk."""
+    (tmp_path / "checkpoint-golden.corrupt").mkdir()
+    for step in (30, 10, 20, 30):
+        write_checkpoint(tmp_path, step, sealed=False)
+        assert find_newest_checkpoint(tmp_path) is None
+    kept = ["checkpoint-20.corrupt", "checkpoint-30.corrupt", "checkpoint-golden.corrupt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
 
 
 def test_without_a_whole_checkpoint_there_is_none(tmp_path, capsys):

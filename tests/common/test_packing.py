@@ -58,7 +58,7 @@ def make_dialogues(lengths=tuple(LENGTHS)) -> Dataset:
     draw = random.Random(2)
     ids = [[draw.randrange(3, 90) for _ in range(length)] for length in lengths]
     labels = [[-100] * (len(row) - len(row) // 2) + row[len(row) - len(row) // 2 :] for row in ids]
-    return Dataset.from_dict({"input_ids": ids, "labels": labels})
+    return Dataset.from_dict({"input_ids": ids, "labels": labels, "row": list(range(len(ids)))})
 
 
 def take_rows(dialogues: Dataset) -> list[dict]:

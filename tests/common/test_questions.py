@@ -314,10 +314,10 @@ def test_a_cut_question_is_never_longer_than_its_room_where_a_character_is_sever
 
 
 def build_windows(rows: list[tuple]) -> Dataset:
-    """Windows from (question_index, labels, question_is_cut); their contexts begin at piece 4."""
+    """Windows from (row, labels, question_is_cut); their contexts begin at piece 4."""
     return Dataset.from_list(
         [
-            {"question_index": question, "labels": labels, "question_is_cut": is_cut, "context_start": 4}
+            {"row": question, "labels": labels, "question_is_cut": is_cut, "context_start": 4}
             for question, labels, is_cut in rows
         ]
     )

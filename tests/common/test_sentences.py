@@ -24,9 +24,9 @@ SENTENCES = [
     {"id": "b", "tokens": ["北", "京", "。"], "tags": None},
 ]
 WINDOWS = [
-    {"sentence": 0, "first_word": 0, "positions": [1, 2, 4]},
-    {"sentence": 0, "first_word": 3, "positions": [2, 3]},
-    {"sentence": 1, "first_word": 0, "positions": [1, 2, 3]},
+    {"row": 0, "first_word": 0, "positions": [1, 2, 4]},
+    {"row": 0, "first_word": 3, "positions": [2, 3]},
+    {"row": 1, "first_word": 0, "positions": [1, 2, 3]},
 ]
 # -100 is what Trainer pads with; 9 is a prediction that must not be looked at: it would be no label.
 TAG_IDS = np.array(

@@ -232,8 +232,8 @@ def test_logits_of_low_precision_are_added_in_float32():
 
 
 def build_windows(rows: list[tuple]) -> Dataset:
-    """Windows from (question_index, context_start, starts, ends)."""
-    names = ("question_index", "context_start", "starts", "ends")
+    """Windows from (row, context_start, starts, ends)."""
+    names = ("row", "context_start", "starts", "ends")
     return Dataset.from_list([dict(zip(names, row, strict=True)) for row in rows])
 
 

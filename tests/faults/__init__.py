@@ -1,1 +1,1 @@
-"""One table of what can go wrong with a run: 171 faults, tried by tests/test_faults.py and benchmarks/reliability.py."""
+"""The table of what can go wrong with a run: tried by tests/test_faults.py, scored by benchmarks/reliability.py."""

@@ -1,5 +1,6 @@
 """Faults of the data: what is wrong with a file, or with one row of an otherwise good one (group C)."""
 
+from functools import partial
 from pathlib import Path
 
 from tests.faults.fault import RECIPES, Case, Fault, Finding, judge_refusal, list_flags, run_recipe
@@ -15,6 +16,6 @@ def refuse_empty_file(recipe: str, folder: Path) -> Finding:
 FAULTS = [
     Fault(
         "C1", "an empty file", plain="obscure", wanted="clear",
-        cases=tuple(Case(recipe, lambda folder, recipe=recipe: refuse_empty_file(recipe, folder)) for recipe in RECIPES),
+        cases=tuple(Case(recipe, partial(refuse_empty_file, recipe)) for recipe in RECIPES),
     ),
 ]  # fmt: skip

@@ -62,9 +62,16 @@ def break_worker(number: signal.Signals, is_once: bool) -> None:
 def break_record() -> None:
     """The row of number FAULT_AT cannot be made a batch of."""
 
+    def refuse(broken, collator, rows):
+        if any(row["input_ids"] == broken for row in rows):
+            raise ValueError("a row is broken")
+        return collator(rows)
+
     def fetch(original, fetcher, indices):
-        if AT in indices:
-            raise ValueError(f"row {AT} is broken")
+        if AT in indices and isinstance(fetcher.collate_fn, functools.partial):  # that of training
+            collate, collator = fetcher.collate_fn.func, fetcher.collate_fn.args[0]
+            broken = functools.partial(refuse, fetcher.dataset[AT]["input_ids"], collator)
+            fetcher.collate_fn = functools.partial(collate, broken)
         return original(indices)
 
     wrap(_MapDatasetFetcher, "fetch", fetch)

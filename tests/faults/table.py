@@ -1,5 +1,5 @@
 """The whole table: a row for each fault of the five groups."""
 
-from tests.faults import data, services
+from tests.faults import checkpoints, data, process, services
 
-FAULTS = [*services.FAULTS, *data.FAULTS]
+FAULTS = [*process.FAULTS, *services.FAULTS, *checkpoints.FAULTS, *data.FAULTS]

@@ -109,15 +109,13 @@ def test_every_word_of_a_long_sentence_is_labelled_once(encoder):
     words = [f"w{number}" for number in range(40)]
     windows = align([(["."], ["O"]), (words, ["B-PER"] * 40)], tokenizer, max_length=16)
     labels = [
-        label for row, sentence in zip(windows["labels"], windows["sentence"], strict=True) if sentence for label in row
+        label for row, sentence in zip(windows["labels"], windows["row"], strict=True) if sentence for label in row
     ]
     assert labels.count(1) == 40
     assert max(len(ids) for ids in windows["input_ids"]) <= 16
     owned = [
         first + offset
-        for first, positions, sentence in zip(
-            windows["first_word"], windows["positions"], windows["sentence"], strict=True
-        )
+        for first, positions, sentence in zip(windows["first_word"], windows["positions"], windows["row"], strict=True)
         for offset in range(len(positions))
         if sentence
     ]

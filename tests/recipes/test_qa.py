@@ -72,7 +72,7 @@ def test_labels_are_the_first_and_last_piece_of_the_answer(encoder):
     for answer in ("Ada", "Ada left Paris", "Paris", "Bo stayed.", "."):
         windows = locate(encoder, make_rows(answers=(answer,)))
         assert read_answer(encoder, windows, 0).replace(" .", ".") == answer
-    assert windows["question_index"] == [7]
+    assert windows["row"] == [7]
 
 
 def test_an_answer_is_in_every_window_that_holds_it_whole_and_in_no_other(encoder):

@@ -1,0 +1,123 @@
+"""Training that a resume goes on with exactly, wherever it was broken off."""
+
+import contextlib
+import math
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from common.checkpoints import find_defect
+from common.console import say
+from common.disk import CheckpointLost
+from common.errors import UserError
+from common.launching import decide_together
+from common.stopping import EvaluationAbandoned, RunStopped, StopOnSignal, get_signal
+
+import torch
+
+
+class ResumableTrainer:
+    """Mixed into a Trainer: what its own loop leaves out where a run stops at a signal, or goes on from a checkpoint.
+
+    `weights` says which weights the model has when training has ended.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.weights = "of the last step"
+        self.random_states = None  # where those are from which training goes on, if not in the checkpoint
+
+    def train(self, resume_from_checkpoint=None, **settings):
+        self.resumed_from = resume_from_checkpoint
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **settings)
+
+    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *arguments, **settings):
+        step = partial(super()._maybe_log_save_evaluate, tr_loss, grad_norm, model, trial, *arguments, **settings)
+        if not self.control.should_evaluate:
+            return step()
+        with tempfile.TemporaryDirectory(prefix="random-states-") as before:
+            self._save_rng_state(before)
+            try:
+                return step()
+            except EvaluationAbandoned:
+                super()._load_rng_state(before)  # it will be made again, from its start
+                with contextlib.suppress(CheckpointLost):  # it is tried again at the next step
+                    self.save_checkpoint(model)
+                return None
+
+    def save_checkpoint(self, model=None) -> None:
+        """Save and seal a checkpoint of the step that the run is at."""
+        self._save_checkpoint(self.model_wrapped if model is None else model, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _run_epoch(self, **settings):
+        self._make_up_for_evaluation(settings["trial"])
+        if self.state.global_step >= self.state.max_steps:  # else a run that had stopped there trains one step more
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(**settings)
+
+    def _finalize_training(self, trial, *arguments):
+        self._make_up_for_evaluation(trial)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
+            step = self.state.best_global_step
+            reason = f"the checkpoint of step {step}, the best, is gone" if step else "no evaluation has found one"
+            self.weights = f"of the last step: {reason}"
+            say(f"The best model is lost, the weights are those {self.weights}.")
+        return super()._finalize_training(trial, *arguments)
+
+    def _make_up_for_evaluation(self, trial) -> None:
+        """The evaluation that was due at the step of the checkpoint, where a signal kept it from being made."""
+        stop = next((part for part in self.callback_handler.callbacks if isinstance(part, StopOnSignal)), None)
+        if self.resumed_from is None or stop is None or not stop.owes_evaluation:
+            return
+        self._load_rng_state(self.resumed_from)
+        try:
+            metrics = self._evaluate(trial, None)
+        except EvaluationAbandoned:
+            raise RunStopped(get_signal(), self.state.global_step) from None
+        if self._determine_best_metric(metrics, trial) and self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = self.resumed_from
+        # Training goes on from the random state after the evaluation, not from the one before, which was saved.
+        self.random_states = tempfile.TemporaryDirectory(prefix="random-states-")
+        self._save_rng_state(self.random_states.name)
+
+    def _load_rng_state(self, checkpoint):
+        super()._load_rng_state(checkpoint if self.random_states is None else self.random_states.name)
+
+    def _determine_best_metric(self, metrics, trial):
+        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        if math.isnan(metrics.get(name, 0.0)):
+            raise UserError(
+                f"metric_for_best_model: {name} is NaN at step {self.state.global_step}, so no model can be called the "
+                "best: look at the validation rows, try a lower learning_rate, or choose another metric_for_best_model."
+            )
+        return super()._determine_best_metric(metrics, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        names = ("initial_lr", "weight_decay", "betas", "eps")
+        settings = [{name: group[name] for name in names if name in group} for group in self.optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if not self.args.allow_change or checkpoint is None:
+            return
+        # What is loaded are the settings of the run before as well, which would silently stay.
+        for group, wanted in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(wanted)
+        if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.LambdaLR):
+            step = self.lr_scheduler.last_epoch
+            self.lr_scheduler.base_lrs = [wanted["initial_lr"] for wanted in settings]
+            for group, shape in zip(self.optimizer.param_groups, self.lr_scheduler.lr_lambdas, strict=True):
+                group["lr"] = group["initial_lr"] * shape(step)
+            self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _load_best_model(self):
+        defect = decide_together(find_defect, Path(self.state.best_model_checkpoint))
+        if defect is not None:
+            self.weights = f"of the last step: {self.state.best_model_checkpoint} cannot be loaded: {defect}"
+            say(f"The best model is lost, the weights are those {self.weights}.")
+        else:
+            self._load_best_weights()
+            self.weights = f"of step {self.state.best_global_step}, the best"
+
+    def _load_best_weights(self):
+        super()._load_best_model()

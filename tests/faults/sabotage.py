@@ -1,0 +1,42 @@
+"""`python sabotage.py run.py KIND FIRST LAST flags`: a recipe whose batches FIRST to LAST go wrong.
+
+Those of training are counted, with "nan evaluation" those of evaluations. A real fault of the arithmetic cannot be
+ordered for a step: the model's own output is spoilt on its way to the loss.
+"""
+
+import runpy
+import sys
+
+import torch
+from transformers import PreTrainedModel
+
+KINDS = ("nan loss", "inf gradient", "nan evaluation", "exception")
+
+
+def spoil(kind: str, first: int, last: int) -> None:
+    """Have the output of the model spoilt in these batches, counted from 1."""
+    assert kind in KINDS
+    seen = 0
+
+    def hook(module, inputs, output):
+        nonlocal seen
+        is_counted = module.training == (kind != "nan evaluation")
+        if not isinstance(module, PreTrainedModel) or not is_counted or "logits" not in output:
+            return None
+        seen += 1
+        if first <= seen <= last and kind in ("nan loss", "nan evaluation"):
+            output["logits"] = output["logits"] * float("nan")
+        elif first <= seen <= last and kind == "inf gradient":
+            output["logits"].register_hook(lambda gradient: gradient * float("inf"))
+        elif first <= seen <= last:
+            raise RuntimeError("something broke in this batch")
+        return output
+
+    torch.nn.modules.module.register_module_forward_hook(hook)
+
+
+if __name__ == "__main__":
+    path, kind, first, last = sys.argv[1:5]
+    spoil(kind, int(first), int(last))
+    sys.argv = [path, *sys.argv[5:]]
+    runpy.run_path(path, run_name="__main__")
