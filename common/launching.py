@@ -39,6 +39,11 @@ def check_launch(training_args) -> None:
             f"ACCELERATE_USE_CPU is set, which turns {name} off without a word: unset it. On a machine without GPU the "
             "recipes choose the CPU by themselves; elsewhere add --use_cpu."
         )
+    if training_args.auto_find_batch_size and (started > 1 or uses_deepspeed):
+        raise UserError(
+            "auto_find_batch_size works in one process without DeepSpeed only: of several, one without memory leaves "
+            "the others waiting. Set per_device_train_batch_size and gradient_accumulation_steps."
+        )
     if uses_fsdp(training_args):
         check_fsdp(training_args)
     if uses_deepspeed:

@@ -101,5 +101,19 @@ class NonFiniteGuard:
 def collate_numbered(collator, rows: list[dict]) -> dict:
     """What `collator` makes of the rows, and the numbers of the rows."""
     numbers = torch.tensor([row[ROW_NUMBER] for row in rows])
-    batch = collator([{name: value for name, value in row.items() if name != ROW_NUMBER} for row in rows])
+    try:
+        batch = collator([{name: value for name, value in row.items() if name != ROW_NUMBER} for row in rows])
+    except Exception as error:  # maybe in a worker, which knows nothing else of them
+        broken = [row[ROW_NUMBER] for row in rows if not can_collate(collator, row)]
+        error.add_note(f"{ROW_NUMBER}s {', '.join(map(str, broken or numbers.tolist()))}")
+        raise
     return {**batch, ROW_NUMBER: numbers}
+
+
+def can_collate(collator, row: dict) -> bool:
+    """Whether `collator` makes a batch of this row alone."""
+    try:
+        collator([{name: value for name, value in row.items() if name != ROW_NUMBER}])
+    except Exception:
+        return False
+    return True

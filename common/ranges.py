@@ -54,6 +54,9 @@ RANGES = {
          "max_train_samples_per_class"), ONE),
     **dict.fromkeys(("doc_stride", "focal_gamma", "lead_sentences", "min_new_tokens", "no_repeat_ngram_size"), ZERO),
     "repetition_penalty": POSITIVE,
+    # of runs that are broken off
+    "watchdog_seconds": ZERO,
+    "max_nonfinite_steps": ONE,
 }  # fmt: skip
 
 

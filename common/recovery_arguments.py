@@ -24,3 +24,8 @@ class RecoveryArguments:
         "End the run after this many steps in a row whose loss or gradient is NaN or infinite. None of them changes a "
         "weight.",
     )
+    watchdog_seconds: float = option(
+        900.0,
+        "End the run, and show where it stands, when a batch of a step or an evaluation, or a save, takes longer than "
+        "this; workers that load a batch for half of it are started anew, once. 0: never.",
+    )

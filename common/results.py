@@ -21,6 +21,7 @@ from common.checkpoints import seal_directory
 from common.console import say
 from common.errors import UserError
 from common.fingerprint import MODEL_FILES
+from common.guarded_tracker import note_success
 from common.intervals import format_interval
 from common.locking import release_directory
 from common.model_card import write_model_card
@@ -132,8 +133,9 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     say_scores(output_dir, outcome)
     if trainer.tracked_run is not None:
         trainer.tracked_run.finish(args, outcome)
+    note_success()
     if args.push_to_hub:
-        upload_result(output_dir, trainer.hub_model_id, args.hub_revision)
+        upload_result(output_dir, trainer.hub_model_id, args)
 
 
 def _measure_training(trainer) -> dict:

@@ -1,5 +1,6 @@
 """Training that a resume goes on with exactly, wherever it was broken off."""
 
+import contextlib
 import math
 import tempfile
 from functools import partial
@@ -8,6 +9,7 @@ from pickle import UnpicklingError
 
 from common.checkpoints import find_defect
 from common.console import say
+from common.disk import CheckpointLost
 from common.errors import UserError
 from common.launching import decide_together
 from common.stopping import EvaluationAbandoned, RunStopped, get_signal
@@ -92,7 +94,9 @@ class ResumableTrainer:
                 return step()
             except EvaluationAbandoned:
                 super()._load_rng_state(before)  # it will be made again, from its start
-                return self.save_checkpoint(model)
+                with contextlib.suppress(CheckpointLost):  # it is tried again at the next step
+                    self.save_checkpoint(model)
+                return None
 
     def save_checkpoint(self, model=None) -> None:
         """Save and seal a checkpoint of the step that the run is at."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from common.arguments import PEFT_OPTIONS
 from common.console import say
-from common.errors import UserError
 from common.overview import count_parameters, count_rows_per_step, sum_counts
 from common.panels import list_panels
 from common.provenance import describe_data, describe_environment
@@ -56,20 +55,12 @@ class TrackedRun(TrainerCallback):
             return
         folder = Path(args.output_dir) / WANDB_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        is_offline = args.wandb_mode == "offline"
         self.excepthook = sys.excepthook
         # What W&B would keep in the home directory.
         self.placed = [name for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR") if name not in os.environ]
         os.environ.update(dict.fromkeys(self.placed, str(folder.resolve())))
-        try:
-            self.run = wandb.init(
-                **choose_settings(args, folder),
-                mode=args.wandb_mode,
-                reinit="finish_previous",
-                settings=wandb.Settings(quiet=True, silent=is_offline),
-            )
-        except wandb.errors.Error as error:
-            raise UserError(f"W&B: {' '.join(str(error).split())}; set WANDB_MODE=offline to go on without.") from None
+        self.run = start_run(args, folder)
+        is_offline = self.run.offline
         sys.excepthook = partial(self._end_on_error, self.excepthook)  # in place of W&B's, which prints every traceback
         told = {name: getattr(self.run, name) for name in ("id", "entity", "project")}
         told["url"] = None if is_offline else self.run.url
@@ -146,6 +137,19 @@ class TrackedRun(TrainerCallback):
     def _end_on_error(self, show, error_type, error, traceback):
         show(error_type, error, traceback)
         self.end(1)
+
+
+def start_run(args, folder: Path) -> wandb.Run:
+    """A run on W&B's server, or an offline one where the server does not take it, which is said."""
+    choices = {**choose_settings(args, folder), "reinit": "finish_previous"}
+    if args.wandb_mode != "offline":
+        try:
+            settings = wandb.Settings(quiet=True, init_timeout=args.tracker_seconds / 2)
+            return wandb.init(**choices, mode=args.wandb_mode, settings=settings)
+        except wandb.errors.Error as error:
+            said = " ".join(str(error).split())[:200]
+            say(f"W&B: {said}: offline; what to run to upload it is said at the end.")
+    return wandb.init(**choices, mode="offline", settings=wandb.Settings(quiet=True, silent=True))
 
 
 def choose_settings(args, folder: Path) -> dict:

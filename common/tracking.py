@@ -1,13 +1,19 @@
 """Where a run is watched from: trackers are checked before anything is loaded, and keep their files in output_dir."""
 
+import contextlib
 import os
+import socket
 import sys
 import tempfile
+import threading
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from common.console import say
 from common.errors import UserError
+from common.guarded_tracker import GuardedTracker
 from common.tracking_arguments import TrackingArguments
 
 import yaml
@@ -19,6 +25,7 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
+PROBE_SECONDS = 3
 WANDB_FOLDER = "_wandb"  # in output_dir: push_to_hub leaves out what begins with _
 
 
@@ -44,17 +51,17 @@ def _choose_mode(training_args) -> None:
     for name in ("WANDB_WATCH", "WANDB_LOG_MODEL"):
         if os.environ.get(name, "false").lower() not in ("", "false"):
             say(f"{name} has no effect here: `wandb_log_model: true` uploads the saved model.")
-    mode, has_key = _ask_wandb()
+    mode, obstacle = _ask_wandb()
     if mode == "disabled":
         training_args.report_to = [name for name in training_args.report_to if name != "wandb"]
-    if mode == "online" and not has_key:
+    if mode == "online" and obstacle:
         mode = "offline"
-        say("W&B: no API key (WANDB_API_KEY or `wandb login`): offline; what to run to upload it is said at the end.")
+        say(f"W&B: {obstacle}: offline; what to run to upload it is said at the end.")
     training_args.wandb_mode = mode
 
 
-def _ask_wandb() -> tuple[str, bool]:
-    """The mode that environment and settings choose, and whether a key is there that W&B accepts; it may be typed in.
+def _ask_wandb() -> tuple[str, str | None]:
+    """The mode that environment and settings choose, and what is in the way of W&B's server; a key may be typed in.
 
     What W&B starts for the answer is ended again: it prints tracebacks of a user's mistakes, and writes a log, which is
     to be neither in the home directory nor in an output_dir that may yet be refused.
@@ -65,8 +72,15 @@ def _ask_wandb() -> tuple[str, bool]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["WANDB_CACHE_DIR"] = folder
         try:
-            mode = wandb.setup().settings.mode
-            return mode, mode == "online" and wandb.login(prompt=sys.stdin.isatty() and sys.stderr.isatty())
+            settings = wandb.setup().settings
+            if settings.mode != "online":
+                return settings.mode, None
+            if not wandb.login(prompt=sys.stdin.isatty() and sys.stderr.isatty(), verify=False):
+                return "online", "no API key (WANDB_API_KEY or `wandb login`)"
+            if not is_reachable(settings.base_url):
+                return "online", f"{settings.base_url} cannot be reached"
+            wandb.login(prompt=False)  # asks the server whether the key is good
+            return "online", None
         except ValueError as error:  # a variable that is no choice, like WANDB_MODE=ofline
             raise UserError(f"W&B: {' '.join(str(error).split())}") from None
         except wandb.errors.Error as error:
@@ -78,6 +92,26 @@ def _ask_wandb() -> tuple[str, bool]:
             sys.excepthook = excepthook
             os.environ.pop("WANDB_CACHE_DIR")
             os.environ.update({} if cache is None else {"WANDB_CACHE_DIR": cache})
+
+
+def is_reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
+    """Whether something answers there, or at the proxy that leads there."""
+    address, proxies = urlsplit(url), getproxies()
+    if address.scheme in proxies and not proxy_bypass(address.hostname):
+        address = urlsplit(proxies[address.scheme])
+    place = address.hostname, address.port or (80 if address.scheme == "http" else 443)
+    answers = []
+    # In a thread: looking up the name of a host takes as long as it takes.
+    probe = threading.Thread(target=_connect, args=(place, seconds, answers), daemon=True)
+    probe.start()
+    probe.join(seconds)
+    return bool(answers)
+
+
+def _connect(place: tuple[str, int], seconds: float, answers: list) -> None:
+    with contextlib.suppress(OSError):
+        socket.create_connection(place, timeout=seconds).close()
+        answers.append(place)
 
 
 def separate_trial(training_args) -> None:
@@ -120,11 +154,22 @@ def place_trackers(trainer):
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             # Hugging Face's folder is named by host and time: after a resume it would be another curve.
             callback.logging_dir = str(Path(args.output_dir) / "runs")
-    if "wandb" not in args.report_to:
-        return None
-    from common.tracked_run import TrackedRun  # imports wandb, which need not be installed
+    if "wandb" in args.report_to:
+        from common.tracked_run import TrackedRun  # imports wandb, which need not be installed
 
-    trainer.remove_callback(WandbCallback)
-    tracked = TrackedRun()
-    trainer.add_callback(tracked)
+        trainer.remove_callback(WandbCallback)
+        trainer.add_callback(TrackedRun())
+    callbacks, tracked = trainer.callback_handler.callbacks, None
+    for index, callback in enumerate(callbacks):
+        name = find_tracker(callback)
+        if name is not None:
+            callbacks[index] = GuardedTracker(callback, name, args.tracker_seconds)
+            tracked = callbacks[index] if name == "wandb" else tracked
     return tracked
+
+
+def find_tracker(callback) -> str | None:
+    """The name of the tracker, as in report_to, that a callback is of."""
+    if type(callback).__name__ == "TrackedRun":
+        return "wandb"
+    return next((name for name, kind in INTEGRATION_TO_CALLBACK.items() if isinstance(callback, kind)), None)

@@ -17,10 +17,15 @@ class TrackingArguments:
     wandb_notes: str | None = option(None, "A longer description of the run.")
     wandb_log_model: bool = option(False, "Upload the saved model at the end.")
     wandb_table_rows: int = option(200, "Most predictions of a split that its table shows.")
+    tracker_seconds: float = option(
+        60.0, "Most seconds that a call of any tracker may take, at the end 30 times as many; then it is left out."
+    )
 
     wandb_mode = None  # no setting: where check_trackers says that the run is logged to
 
     def __post_init__(self):
         if self.wandb_table_rows < 0:
             raise UserError(f"wandb_table_rows is {self.wandb_table_rows}: it must be 0 (no table) or more.")
+        if self.tracker_seconds <= 0:
+            raise UserError(f"tracker_seconds is {self.tracker_seconds}: it must be above 0.")
         super().__post_init__()

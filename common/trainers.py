@@ -20,6 +20,7 @@ from common.results import save_arguments
 from common.resumable import ResumableTrainer
 from common.sampling import BalancedSampler, LengthGroupedSampler
 from common.sharding import divide_untrained_model, prepare_for_generation
+from common.survival import SurvivingTrainer
 from common.tracking import place_trackers
 from common.upload import create_repository
 
@@ -32,7 +33,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import has_length
 
 
-class RecipeTrainer(ResumableTrainer):
+class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
     """Mixed into a Trainer.
 
     `train_sampling_strategy: balanced` draws each class as often as any other. `group_by_length` groups the training

@@ -18,6 +18,7 @@ from common.checkpoints import (
     refuse_foreign_pickles,
 )
 from common.console import say
+from common.disk import check_writable
 from common.errors import UserError
 from common.fingerprint import identify_run, list_differences, refuse_differences
 from common.launching import check_launch, decide_together
@@ -206,8 +207,7 @@ def _redirect_to_temporary_directory(training_args) -> None:
 def _check_output_dir(training_args) -> None:
     """Stop where output_dir holds anything but an unfinished part of this very run."""
     output_dir = Path(training_args.output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"{output_dir} is a file: choose another output_dir.")
+    check_writable(output_dir)
     # A run that was killed while it began has left no more than the half of its first file.
     if not output_dir.exists() or all(
         path.name.startswith("_") or path.name == f"{CONFIG_FILE}.tmp" for path in output_dir.iterdir()

@@ -1,6 +1,8 @@
 """The result directory on the hub: the model with our card, and none of the user's rows."""
 
 import glob
+import shlex
+import sys
 from pathlib import Path
 
 from common.adapters import ADAPTER_DIRECTORY
@@ -15,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 # They hold the rows that were predicted, gold answers included.
 PRIVATE = ("predictions_*.jsonl", "report.html")
+UNFINISHED = ("checkpoint-*", "_*")  # of the run itself and its trackers
 FOLDERS = (ADAPTER_DIRECTORY, "plots")  # of others, as checkpoints and what trackers write, nothing is uploaded
 FAILURES = (OSError, HTTPError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled)
 
@@ -42,6 +45,9 @@ def create_repository(training_args) -> str:
     try:
         return HfApi().create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
     except FAILURES as error:
+        if is_unreachable(error):
+            say(f"push_to_hub: the hub cannot be reached ({_shorten(error)}). The run goes on; it is tried at the end.")
+            return name
         raise UserError(
             f"push_to_hub: there is no repository {name} on the hub for us ({_shorten(error)}). Log in (hf auth login, "
             "or HF_TOKEN), or leave out push_to_hub."
@@ -63,12 +69,27 @@ def refuse_secrets(output_dir: Path, names: list[str], repository: str) -> None:
     )
 
 
-def upload_result(output_dir: Path, repository: str, revision: str | None) -> None:
-    """Upload what may be seen of a finished result directory, and say what stays here."""
+def is_unreachable(error: Exception) -> bool:
+    """Whether the hub did not answer at all, or only that it cannot now: later it may."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500 or error.response.status_code == 429
+    return isinstance(error, HTTPError | OfflineModeIsEnabled | ConnectionError | TimeoutError)
+
+
+def upload_result(output_dir: Path, repository: str, training_args) -> None:
+    """Upload what may be seen of a finished result directory, and say what stays here.
+
+    UserError where a secret is in it. Where the upload fails the run is whole all the same: the last line on stderr is
+    the command that uploads it.
+    """
     names = list_public_files(output_dir)
     refuse_secrets(output_dir, names, repository)
+    revision, private = training_args.hub_revision, training_args.hub_private_repo
     try:
-        HfApi().upload_folder(
+        api = HfApi()
+        # It is there already, unless the hub could not be reached when the run began.
+        repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+        api.upload_folder(
             repo_id=repository,
             folder_path=output_dir,
             allow_patterns=[glob.escape(name) for name in names],
@@ -76,11 +97,18 @@ def upload_result(output_dir: Path, repository: str, revision: str | None) -> No
             revision=revision,
         )
     except FAILURES as error:
-        kept = " ".join(f"--exclude '{pattern}'" for pattern in (*PRIVATE, "checkpoint-*"))
-        raise UserError(
-            f"The result is in {output_dir}, but was not uploaded ({_shorten(error)}). To do it by hand: "
-            f"hf upload {repository} {output_dir} {kept}"
-        ) from error
+        command = ["hf", "upload", repository, str(output_dir)]
+        command += ["--private"] if private else []
+        command += ["--revision", revision] if revision else []
+        command += [text for pattern in (*PRIVATE, *UNFINISHED) for text in ("--exclude", pattern)]
+        sys.stdout.flush()
+        print(
+            f"warning: the result is whole, in {output_dir}, but was not uploaded ({_shorten(error)}). To do it by "
+            f"hand: {shlex.join(command)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return
     say(f"uploaded     {repository}: {len(names)} files; {' and '.join(PRIVATE)} stay here")
 
 

@@ -3,13 +3,14 @@
 from types import SimpleNamespace
 
 from common.errors import UserError
-from common.upload import create_repository, list_public_files, upload_result
+from common.upload import create_repository, is_unreachable, list_public_files, upload_result
 from recipes.ner import run as ner
 from tests.conftest import list_sample_flags, run_in_process
 
 import pytest
+from httpx import ConnectError, Request, Response
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
 PUSH = ("--push_to_hub", "--hub_model_id", "me/tagger")
@@ -64,13 +65,20 @@ def test_the_result_is_uploaded_once_with_our_card_and_without_rows_or_checkpoin
     assert found == {(s, n): scores[f"{s}_{n}"] for s in ("validation", "test") for n in ("f1", "precision", "recall")}
 
 
-def test_an_upload_that_fails_leaves_a_finished_run_and_says_what_to_do(encoder, tmp_path, uploads, monkeypatch):
+def test_an_upload_that_fails_leaves_a_finished_run_and_says_what_to_do(
+    encoder, tmp_path, uploads, monkeypatch, capsys
+):
     def refuse(self, **settings):
         raise OfflineModeIsEnabled("no network")
 
     monkeypatch.setattr(HfApi, "upload_folder", refuse)
-    with pytest.raises(UserError, match=r"was not uploaded \(no network\).*: hf upload me/tagger .*--exclude 'report"):
-        run_ner(encoder, tmp_path / "out", *PUSH)
+    run_ner(encoder, tmp_path / "out", *PUSH, "--hub_private_repo", "--hub_revision", "first")
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == (
+        f"warning: the result is whole, in {tmp_path}/out, but was not uploaded (no network). To do it by hand: "
+        f"hf upload me/tagger {tmp_path}/out --private --revision first --exclude 'predictions_*.jsonl' "
+        "--exclude report.html --exclude 'checkpoint-*' --exclude '_*'"
+    )
     assert (tmp_path / "out" / "metrics.json").is_file() and (tmp_path / "out" / "README.md").is_file()
 
 
@@ -79,18 +87,44 @@ def test_a_secret_in_what_would_be_uploaded_keeps_the_result_here(tmp_path, uplo
     (tmp_path / "README.md").write_text(f"# A model\n\nmade with {token}\n")
     (tmp_path / "predictions_test.jsonl").write_text(token)  # stays here anyway
     with pytest.raises(UserError) as refused:
-        upload_result(tmp_path, "me/tagger", None)
+        upload_result(tmp_path, "me/tagger", SimpleNamespace(hub_revision=None, hub_private_repo=None))
     message = str(refused.value)
     assert message.startswith(f"{tmp_path}/README.md:3: this looks like a Hugging Face token\nThe result is whole, in ")
     assert f"hf upload me/tagger {tmp_path} --exclude 'predictions_*.jsonl'" in message and token not in message
     assert not uploads
 
 
-def test_without_the_hub_the_run_stops_before_it_trains(encoder, tmp_path):
+def test_without_the_hub_the_run_trains_and_tries_again_at_its_end(encoder, tmp_path, capsys):
     """No boundary is replaced here: the tests run offline."""
+    run_ner(encoder, tmp_path / "out", *PUSH)
+    said = capsys.readouterr()
+    assert "push_to_hub: the hub cannot be reached" in said.out and "The run goes on" in said.out
+    assert "hf upload me/tagger" in said.err.strip().splitlines()[-1]
+    assert (tmp_path / "out" / "metrics.json").is_file()
+
+
+def test_a_hub_that_refuses_stops_the_run_before_it_trains(encoder, tmp_path, monkeypatch):
+    def refuse(self, repo_id, **settings):
+        raise HfHubHTTPError("401 Unauthorized", response=Response(401, request=Request("POST", "https://hub")))
+
+    monkeypatch.setattr(HfApi, "create_repo", refuse)
     with pytest.raises(UserError, match=r"there is no repository me/tagger on the hub for us.*leave out push_to_hub"):
         run_ner(encoder, tmp_path / "out", *PUSH)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "checkpoint-2").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OfflineModeIsEnabled("offline"), True),
+        (ConnectError("no route"), True),
+        (HfHubHTTPError("x", response=Response(503, request=Request("POST", "https://hub"))), True),
+        (HfHubHTTPError("x", response=Response(403, request=Request("POST", "https://hub"))), False),
+        (OSError("the file is gone"), False),
+    ],
+)
+def test_what_does_not_answer_is_unreachable_and_what_refuses_is_not(error, expected):
+    assert is_unreachable(error) is expected
 
 
 def test_a_dry_run_makes_no_repository(encoder, tmp_path):

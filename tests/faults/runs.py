@@ -65,7 +65,7 @@ def reseal(checkpoint: Path) -> None:
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
-def wait_for(started: Started, text: str, seconds: float = 60) -> str:
+def wait_for(started: Started, text: str, seconds: float = 180) -> str:
     """Wait until a run has written this; what it has written by then."""
     deadline = time.monotonic() + seconds
     while text not in (said := started.read()):
@@ -74,7 +74,7 @@ def wait_for(started: Started, text: str, seconds: float = 60) -> str:
     return said
 
 
-def wait_for_path(started: Started, path: Path, seconds: float = 60) -> None:
+def wait_for_path(started: Started, path: Path, seconds: float = 180) -> None:
     """Wait until a run has made this file or directory."""
     deadline = time.monotonic() + seconds
     while not path.exists():

@@ -9,6 +9,7 @@ from tests.faults import (
     questions,
     ranks,
     security,
+    services,
     tables,
     texts,
     values,
@@ -28,6 +29,7 @@ GROUPS = (
     conversations.FAULTS,
     config.FAULTS,
     security.FAULTS,
+    services.FAULTS,
 )
 # By letter and number.
 FAULTS = sorted(

@@ -1,0 +1,58 @@
+"""The processes that load batches (`dataloader_num_workers`): none may hang for ever, or outlive the run."""
+
+import ctypes
+import gc
+import os
+import re
+import signal
+import sys
+from functools import partial
+
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: [^.]*|exited unexpectedly)")
+TIMED_OUT = re.compile(r"DataLoader timed out after \d+(?:\.\d+)? seconds")
+
+
+def watch_workers(loader, seconds: float) -> None:
+    """Make a batch that takes the workers of `loader` longer than `seconds` an error (0: never), and tie them to us."""
+    loader = getattr(loader, "base_dataloader", loader)  # of accelerate's, which wraps the one that is iterated
+    if loader.num_workers > 0:
+        loader.timeout = seconds
+        loader.worker_init_fn = partial(begin_worker, os.getpid(), loader.worker_init_fn)
+
+
+def begin_worker(parent: int, initialize, number: int) -> None:
+    """What a worker does first: see to it that it ends with its parent, also where that is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it is gone already
+            os._exit(1)
+    if initialize is not None:
+        initialize(number)
+
+
+def kill_workers() -> None:
+    """End every worker of this process at once, also one that is frozen, and let nothing wait for its end."""
+    # The iterators are held by nothing but the frames of whatever has failed.
+    for iterator in [thing for thing in gc.get_objects() if type(thing) is _MultiProcessingDataLoaderIter]:
+        if iterator._worker_pids_set:  # else the end of a worker raises, wherever this process is by then
+            _remove_worker_pids(id(iterator))
+            iterator._worker_pids_set = False
+        iterator._shutdown = True  # else its __del__ waits for each worker
+        for worker in iterator._workers:
+            worker.kill()
+
+
+def find_worker_failure(error: BaseException) -> str | None:
+    """What became of a worker, where that is what `error` is about."""
+    if not isinstance(error, RuntimeError):
+        return None
+    killed, timed_out = KILLED.search(str(error)), TIMED_OUT.search(str(error))
+    if killed:
+        return (
+            f"{killed[0]} (one that is killed mostly took more memory than there is: set dataloader_num_workers lower)"
+        )
+    return None if timed_out is None else f"{timed_out[0]}: a worker hangs while it reads rows"
