@@ -13,8 +13,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from common.atomic_files import write_json
 from common.console import draw_table, say
-from common.results import write_json
 from tests.faults.fault import VERDICTS, Fault, Finding
 from tests.faults.table import FAULTS
 

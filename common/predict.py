@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from common.atomic_files import write_lines
 from common.console import say
 from common.errors import UserError, install_error_hook
 from common.files import READERS
@@ -19,7 +20,6 @@ from common.inputs import TEXT_SUFFIX, Fault, InputFile, check_inputs, open_file
 from common.json_rows import parse_line
 from common.lines import SHOWN_COMPLAINTS
 from common.prediction import BATCH_SIZE, Predictor, load_task
-from common.results import write_lines
 
 import datasets
 import transformers

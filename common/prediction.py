@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from common.adapters import ADAPTER_DIRECTORY, find_unmerged_adapter
+from common.atomic_files import read_json
 from common.errors import UserError
 from common.inputs import Fault, Input, check_inputs, read_inputs
 from common.models import choose_device, load_result
 from common.predictors import TASKS
-from common.results import METRICS_FILE, RECIPE_FILE, read_json
+from common.results import METRICS_FILE, RECIPE_FILE
 
 import numpy as np
 import torch

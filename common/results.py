@@ -6,42 +6,33 @@ made of it), `predictions_<split>.jsonl`, `history.csv`, `plots/`, `report.html`
 written last, `metrics.json`: a directory with it holds a finished run.
 """
 
-import copy
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.adapters import ADAPTER_DIRECTORY, has_ranks_to_prune, mark_kept_ranks, merge_adapter, put_adapter
+from common.atomic_files import read_json, write_json, write_text
 from common.checkpoints import seal_directory
 from common.console import say
 from common.errors import UserError
-from common.fingerprint import MODEL_FILES
 from common.guarded_tracker import note_success
 from common.intervals import format_interval
 from common.locking import release_directory
 from common.model_card import write_model_card
-from common.models import choose_frozen_dtype, load_weights
 from common.overview import count_parameters, sum_counts
 from common.plots import name_plot, plot_learning_curve, plot_outcome
 from common.provenance import list_versions
 from common.report import write_report
-from common.sharding import whole_state_dict
+from common.saving import list_model_files, save_model
 from common.slices import add_intervals, report_slices
 from common.stopping import forget_signals
 from common.tallies import tally_predictions
 from common.upload import upload_result
 
-import torch
-import transformers
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
 CONFIG_FILE, METRICS_FILE, RECIPE_FILE = "config.yaml", "metrics.json", "recipe.json"
-ARGUMENTS_FILE, PICKLED_ARGUMENTS_FILE = "training_args.json", "training_args.bin"
 
 
 @dataclass
@@ -126,7 +117,7 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     if args.do_train:
         write_model_card(output_dir, outcome, recipe, model_args, args, trainer.hub_model_id)
     if args.do_train:
-        seal_directory(output_dir, list_model_files(output_dir), args.identity)
+        seal_directory(output_dir, [*list_model_files(output_dir), output_dir / RECIPE_FILE], args.identity)
     write_json(output_dir / METRICS_FILE, outcome.metrics)
     release_directory(output_dir)
     forget_signals()
@@ -148,70 +139,6 @@ def _measure_training(trainer) -> dict:
         "weights": trainer.weights,
         "skipped_steps": trainer.guard.skipped,
     }
-
-
-def list_model_files(output_dir: Path) -> list[Path]:
-    """What prediction reads of a result: weights, configurations, tokenizer, adapter; not what people read."""
-    names = {path.name for pattern in MODEL_FILES for path in output_dir.glob(pattern)} | {RECIPE_FILE}
-    others = [path for path in (output_dir / ADAPTER_DIRECTORY).rglob("*") if path.suffix in (".json", ".safetensors")]
-    return [*(output_dir / name for name in names), *others]
-
-
-def save_model(trainer, model_args) -> None:
-    """Write weights and tokenizer so that the Auto class loads them; an adapter merged, and as it is in `adapter/`.
-
-    An adapter alone does not hold the labels of the head, and `pipeline()` would load it wrongly. Virtual tokens cannot
-    be merged: then there are no weights at the top, so that nobody takes those of the base for the trained ones.
-    """
-    output_dir = Path(trainer.args.output_dir)
-    if not model_args.use_peft:
-        with whole_state_dict(trainer.accelerator):
-            trainer.save_model(str(output_dir))
-    else:
-        if has_ranks_to_prune(trainer.model):
-            mark_kept_ranks(trainer.model)
-        with whole_state_dict(trainer.accelerator):
-            trainer.save_model(str(output_dir / ADAPTER_DIRECTORY))
-        if trainer.args.should_save:
-            save_adapted(trainer, model_args, output_dir)
-            save_arguments(trainer.args, output_dir)
-
-
-def save_arguments(args, directory: Path) -> None:
-    """Write the training arguments as JSON without tokens, and delete the pickle of them all that Trainer leaves."""
-    (directory / PICKLED_ARGUMENTS_FILE).unlink(missing_ok=True)
-    settings = {name: value for name, value in args.to_dict().items() if not name.endswith("_token")}
-    write_json(directory / ARGUMENTS_FILE, json.loads(json.dumps(settings, default=str)))
-
-
-def save_adapted(trainer, model_args, output_dir: Path) -> None:
-    """Write the adapted model whole: the adapter merged into weights that are loaded anew.
-
-    Those in memory may be rounded to 4 bits, or divided between processes; merging would round the adapter off too.
-    """
-    adapted = trainer.accelerator.unwrap_model(trainer.model)
-    live = adapted.get_base_model()
-    config = copy.deepcopy(live.config)
-    if model_args.quantizes:
-        del config.quantization_config
-    trainer.processing_class.save_pretrained(output_dir)
-    if adapted.active_peft_config.is_prompt_learning:
-        config.architectures = [type(live).__name__]
-        config.save_pretrained(output_dir)
-        if live.can_generate():
-            live.generation_config.save_pretrained(output_dir)
-        return
-    # Else from_pretrained would divide what only this process loads.
-    unset_hf_deepspeed_config()
-    dtype = torch.float32 if model_args.quantizes else choose_frozen_dtype(trainer.args)
-    verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # that the base has no such head was said when training began
-    base = load_weights(type(live), model_args, config, dtype).float()  # bfloat16 would round the adapter off too
-    transformers.utils.logging.set_verbosity(verbosity)
-    merged = merge_adapter(put_adapter(base, output_dir / ADAPTER_DIRECTORY))
-    if live.can_generate():
-        merged.generation_config = live.generation_config
-    merged.save_pretrained(output_dir)
 
 
 def save_predictions(training_args, split: str, rows: Iterable[dict]) -> None:
@@ -282,36 +209,3 @@ def say_scores(output_dir: Path, outcome: Outcome) -> None:
     say(f"report       {output_dir / 'report.html'}")
     for path in sorted(output_dir.glob("predictions_*.jsonl")):
         say(f"predictions  {path}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` under another name first, so that a reader or a crash never meets half a file."""
-    write_lines(path, [text])
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """The same for lines that are made while they are written; where one cannot be made, there is no file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content) -> None:
-    """Write `content` as JSON that people can read."""
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-
-
-def read_json(path: Path):
-    """The content of a JSON file; a ValueError where it is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError(f"{path.name} has brackets within brackets, a thousand deep") from None

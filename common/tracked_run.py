@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from common.arguments import PEFT_OPTIONS
+from common.atomic_files import read_json, write_json
 from common.console import say
 from common.overview import count_parameters, count_rows_per_step, sum_counts
 from common.panels import list_panels
 from common.provenance import describe_data, describe_environment
-from common.results import read_json, write_json
 from common.secret_scan import find_secrets
 from common.tracking import WANDB_FOLDER, name_project
 from common.upload import list_public_files

@@ -16,9 +16,9 @@ from common.errors import UserError
 from common.losses import IGNORED
 from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
-from common.results import save_arguments
 from common.resumable import ResumableTrainer
 from common.sampling import BalancedSampler, LengthGroupedSampler
+from common.saving import save_arguments
 from common.sharding import divide_untrained_model, prepare_for_generation
 from common.survival import SurvivingTrainer
 from common.tracking import place_trackers

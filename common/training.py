@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.atomic_files import read_json, write_text
 from common.best_score import check_best_score
 from common.checkpoints import (
     MANIFEST,
@@ -26,18 +27,9 @@ from common.locking import hold_directory
 from common.models import load_result
 from common.optimization import check_optimizer
 from common.peak import PeakMemory, estimate_step
-from common.results import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    RECIPE_FILE,
-    Outcome,
-    is_finished,
-    read_json,
-    save_model,
-    say_scores,
-    write_text,
-)
+from common.results import CONFIG_FILE, METRICS_FILE, RECIPE_FILE, Outcome, is_finished, say_scores
 from common.resumable import check_resumption
+from common.saving import save_model
 from common.stopping import EvaluationAbandoned, RunStopped, get_signal, say_last, watch_signals
 from common.tracking import check_trackers, separate_trial
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from common.arguments import TrainingArguments
+from common.atomic_files import write_json
 from common.errors import UserError
-from common.results import write_json
 from common.tracked_run import choose_settings
 from common.tracking import check_trackers, separate_trial
 from common.trainers import Trainer
