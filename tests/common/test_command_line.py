@@ -463,7 +463,8 @@ def test_a_name_that_is_another_one_here_comes_with_its_cure(write_config, capsy
 
 @pytest.mark.parametrize("name", ["hub_token", "push_to_hub_token"])
 def test_a_token_is_refused_and_never_repeated(write_config, capsys, name):
-    cure = "is refused: log in with `hf auth login`, or set HF_TOKEN in the environment; a token must never be written to disk"
+    cure = "is refused: log in with `hf auth login`, or set HF_TOKEN in the environment; "
+    cure += "a token must never be written to disk"
     assert read_error(capsys, *ENOUGH, f"--{name}", "hf_secret") == f"error: --{name} {cure}"
     assert read_error(capsys, "--config", write_config(f"{name}: hf_secret")) == f"error: run.yaml:3: {name} {cure}"
 
