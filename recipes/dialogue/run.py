@@ -92,7 +92,8 @@ def tokenize_dialogues(
     """Dialogues to learn from, or prompts with their replies; the labels are what the assistant says."""
     settings = {"tokenizer": tokenizer, "end_of_turn": end_of_turn, "max_length": max_seq_length}
     if "reply" not in rows:
-        return encode_rows(partial(encode_dialogue, assistant_turns=assistant_turns, **settings), rows["messages"])
+        encode = partial(encode_dialogue, assistant_turns=assistant_turns, **settings)
+        return encode_rows(encode, rows["messages"]) | {"row": indices}
     encode = partial(encode_reply, max_new_tokens=max_new_tokens, **settings)
     return encode_rows(encode, rows["messages"], rows["reply"]) | {"row": indices}
 
