@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import time
 from pathlib import Path
 
 from common.boundaries import Boundary, NoteUpdate, get_random_states, set_random_states
@@ -20,7 +19,6 @@ import torch
 from transformers.integrations.neftune import deactivate_neftune
 
 RESTARTS = 1  # of the workers, within one run
-PATIENCE = 10  # seconds that the first process waits for what the others write into a checkpoint
 
 
 class SurvivingTrainer:
@@ -154,44 +152,32 @@ class SurvivingTrainer:
     def _rescue(self) -> Path | None:
         """The checkpoint of the last whole step, written now if need be; None where there is none to be had.
 
-        Not with DeepSpeed, which changes the weights within the backward pass, nor with FSDP, whose parts are gathered
-        by all processes together.
+        Not where several processes train: they break at different moments, and one that waits for the others hangs.
+        Nor with DeepSpeed, which changes the weights within the backward pass.
         """
         step, boundary = self.state.global_step, self.boundary
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{step}"
         if step > 0 and find_defect(checkpoint) is None:
             return checkpoint
-        if step == 0 or boundary is None or boundary.step != step or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+        is_alone = self.args.world_size < 2 and not self.is_deepspeed_enabled and not self.is_fsdp_enabled
+        if step == 0 or boundary is None or boundary.step != step or not is_alone:
             return None
         self.watchdog.move(f"while it saved the checkpoint of step {step}")
         set_random_states(boundary.random_states)
         self.current_flos = boundary.floating_point_operations
         self.state.best_metric, self.state.best_global_step, self.state.best_model_checkpoint = boundary.best
-        strategy, self.args.save_strategy = self.args.save_strategy, "no"  # else the processes wait for each other
         try:
             super()._save_checkpoint(self.model_wrapped, None)
             if self.write_failure is not None:
                 raise self.write_failure
-            if self.args.should_save:
-                self._await_others(checkpoint)
-                seal_checkpoint(checkpoint, getattr(self.args, "identity", None))
+            seal_checkpoint(checkpoint, getattr(self.args, "identity", None))
             return checkpoint
         except Exception as error:  # what broke the run may keep it from saving, too
             say(f"No checkpoint of step {step} could be saved: {describe_write_failure(error) or error}.")
-            if self.args.should_save:
-                shutil.rmtree(checkpoint, ignore_errors=True)
+            shutil.rmtree(checkpoint, ignore_errors=True)
             return None
         finally:
-            self.args.save_strategy, self.write_failure = strategy, None
-
-    def _await_others(self, checkpoint: Path) -> None:
-        """Wait for the random states of the other processes; they are at another step where they do not come."""
-        names = [f"rng_state_{rank}.pth" for rank in range(self.args.world_size)] if self.args.world_size > 1 else []
-        deadline = time.monotonic() + PATIENCE
-        while missing := [name for name in names if not (checkpoint / name).is_file()]:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{', '.join(missing)} did not come: another process is at another step or gone")
-            time.sleep(0.1)
+            self.write_failure = None
 
     # Saves that may fail
 

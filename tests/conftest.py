@@ -123,9 +123,9 @@ def assert_result_is_complete(directory: Path, plots: list[str], others: tuple[s
     `others` are what it holds beside the files of every recipe.
     """
     expected = [
-        "README.md", "config.json", "config.yaml", "history.csv", "metrics.json", "model.safetensors", "plots",
-        "predictions_test.jsonl", "predictions_validation.jsonl", "recipe.json", "report.html", "tokenizer.json",
-        "tokenizer_config.json", "training_args.json",
+        "README.md", "config.json", "config.yaml", "history.csv", "manifest.json", "metrics.json", "model.safetensors",
+        "plots", "predictions_test.jsonl", "predictions_validation.jsonl", "recipe.json", "report.html",
+        "tokenizer.json", "tokenizer_config.json", "training_args.json",
     ]  # fmt: skip
     assert sorted(path.name for path in directory.iterdir()) == sorted([*expected, *others])
     assert sorted(path.name for path in (directory / "plots").iterdir()) == plots

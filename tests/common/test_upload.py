@@ -52,12 +52,12 @@ def test_the_result_is_uploaded_once_with_our_card_and_without_rows_or_checkpoin
     adapter += [f"adapter/{name}" for name in ("tokenizer.json", "tokenizer_config.json", "training_args.json")]
     pictures = ("f1_by_entity_type", "f1_by_length_of_the_sentence")
     assert upload["files"] == [
-        "README.md", *adapter, "config.json", "config.yaml", "history.csv", "metrics.json", "model.safetensors",
-        *(f"plots/{split}_{name}.png" for split in ("test", "validation") for name in pictures),
+        "README.md", *adapter, "config.json", "config.yaml", "history.csv", "manifest.json", "metrics.json",
+        "model.safetensors", *(f"plots/{split}_{name}.png" for split in ("test", "validation") for name in pictures),
         "recipe.json", "tokenizer.json", "tokenizer_config.json", "training_args.json",
     ]  # fmt: skip
     assert (output / "predictions_test.jsonl").is_file() and (output / "report.html").is_file()
-    assert "uploaded     me/tagger: 19 files; predictions_*.jsonl and report.html stay here" in capsys.readouterr().out
+    assert "uploaded     me/tagger: 20 files; predictions_*.jsonl and report.html stay here" in capsys.readouterr().out
     card = ModelCard.load(output / "README.md")
     assert 'model="me/tagger"' in card.text and "an adapter (lora), merged into the weights" in card.text
     assert card.data.license == "apache-2.0" and "- licence: apache-2.0" in card.text

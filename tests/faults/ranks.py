@@ -106,6 +106,14 @@ def kill_while_saving(folder: Path) -> Finding:
     return judge_end(launched.finish(), folder)
 
 
+def raise_in_rank(folder: Path) -> Finding:
+    """An exception in one of the two in the middle of training."""
+    sabotage, recipe = (ROOT / "tests" / "faults" / "sabotage.py", ROOT / "recipes" / "ner" / "run.py")
+    flags = train_flags("ner", folder, *HALVES)
+    launched = Launched(*flags, script=(sabotage, recipe, "exception in rank 1", 5, 5))
+    return judge_end(launched.finish(), folder)
+
+
 def skip_in_both(folder: Path) -> Finding:
     """A NaN loss in one of the two: both skip the step, and the rows of that one are named."""
     sabotage, recipe = (ROOT / "tests" / "faults" / "sabotage.py", ROOT / "recipes" / "ner" / "run.py")
@@ -146,6 +154,7 @@ FAULTS = [
         "A30", "one of two processes is killed", "survives", "survives",
         slow("rank 1", partial(send_to_rank, 1, signal.SIGKILL)),
     ),
+    Fault("A31", "one of two processes raises", "survives", "survives", slow("rank 1", raise_in_rank)),
     Fault(
         "A33", "SIGTERM to one of two processes", "hangs", "survives",
         slow("rank 1", partial(send_to_rank, 1, signal.SIGTERM)) + slow("rank 1, a NaN loss", skip_in_both),

@@ -251,7 +251,7 @@ def track_silent_server(folder: Path) -> Finding:
         server.bind(("127.0.0.1", 0))
         server.listen(64)
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        pattern = r"W&B: http://127\.0\.0\.1:\d+ .*: offline; "
+        pattern = r"W&B: .+: offline; "
         return track_offline(pattern, folder, WANDB_BASE_URL=address, WANDB_API_KEY=KEY)
 
 
@@ -302,24 +302,6 @@ def end_frozen_rank(folder: Path) -> Finding:
     if run.code == 0 or not told or not shown:
         return Finding("obscure", run.tail())
     return Finding("clear", told[0])
-
-
-def keep_steps_of_two(rank: str, folder: Path) -> Finding:
-    """One of two processes raises: both write their part of a checkpoint, from which two processes go on exactly."""
-    run = launch_two("step", folder, FAULT_AT="3", FAULT_RANK=rank).finish()
-    if run.timed_out or run.code == 0:
-        return Finding("hangs" if run.timed_out else "silently wrong", run.tail())
-    if "ValueError: the step is broken" not in run.stderr:
-        return Finding("obscure", run.tail())
-    again, whole = launch_two("nothing", folder), folder / "undisturbed"
-    resumed = again.finish()
-    whole.mkdir()
-    undisturbed = launch_two("nothing", whole).finish()
-    is_resumed = f"Resuming from {folder}/result/checkpoint-3" in resumed.stdout
-    is_same = undisturbed.code == 0 and hash_weights(folder) == hash_weights(whole) != ""
-    if not is_resumed or not is_same:
-        return Finding("loses", f"resumed {is_resumed}, same weights {is_same}: {run.tail()} {resumed.tail()}")
-    return Finding("survives", run.tail())
 
 
 def outlive_lost_checkpoint_of_two(folder: Path) -> Finding:
@@ -441,13 +423,6 @@ FAULTS = [
         cases=(
             Case("once", lambda folder: restart_workers("worker frozen", HANGS, "sentiment", folder, *LIMIT)),
             Case("always", bind(end_without_workers, "every worker frozen", HANGS), is_slow=True),
-        ),
-    ),
-    Fault(
-        "A31", "one of two processes raises", plain="survives", wanted="survives",
-        cases=(
-            Case("the first", bind(keep_steps_of_two, "0"), is_slow=True),
-            Case("the second", bind(keep_steps_of_two, "1"), is_slow=True),
         ),
     ),
     Fault(
