@@ -1,1 +1,1 @@
-"""The table of what can go wrong with a run: tried by tests/test_faults_of_*.py, scored by benchmarks/reliability.py."""
+"""The table of what can go wrong with a run; tests/test_faults_of_*.py try it, benchmarks/reliability.py scores it."""
