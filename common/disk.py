@@ -70,7 +70,7 @@ def check_room(model, training_args) -> None:
         raise UserError(
             f"{output_dir}: its disk has {format_bytes(free)} left, and {format_bytes(wanted)} is needed: a checkpoint "
             f"takes about {format_bytes(size)}, and the last one is kept while the next is written. Free some room, "
-            "choose another output_dir, or save less (--save_only_model, --save_strategy no)."
+            "choose another output_dir, or save no checkpoints (--save_strategy no)."
         )
 
 

@@ -31,6 +31,8 @@ class NonFiniteGuard:
 
     def note_loss(self, loss: torch.Tensor) -> None:
         """Keep the loss of the batch until its step is checked; before DeepSpeed's backward pass it is checked now."""
+        if not self.batches:  # a loss that is computed outside of a step
+            return
         self.batches[-1] = (self.batches[-1][0], loss.detach())
         if self._is_deepspeed() and self._agree(bool(self._find_broken())):
             self._end("loss")

@@ -1,6 +1,7 @@
 """The start screen: everything about a run that can be wrong before it starts, on one page."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 from common.console import say
 from common.control_tokens import describe_control_tokens
@@ -39,10 +40,18 @@ def describe_run(
     if trainer.tracked_run is not None:
         trainer.tracked_run.note_rows(splits, lengths)
     rows = next(iter(features.values()))
-    for index in range(min(EXAMPLES, len(rows))):
-        batch = next(iter(trainer.get_test_dataloader(rows.select([index]))))  # of one row, however large batches are
-        say(f"example {index + 1}  {show_example({name: values[0].tolist() for name, values in batch.items()})}")
+    # One pass over one loader: each draws from the random state that training begins with.
+    batches = trainer.get_test_dataloader(rows.select(range(min(EXAMPLES, len(rows)))))
+    for number, example in enumerate(itertools.islice(_list_rows(batches), EXAMPLES), start=1):
+        say(f"example {number}  {show_example(example)}")
     say()
+
+
+def _list_rows(batches) -> Iterator[dict[str, list]]:
+    """Yield each row of collated batches by itself."""
+    for batch in batches:
+        for row in range(len(batch["input_ids"])):
+            yield {name: values[row].tolist() for name, values in batch.items()}
 
 
 def _summarise(lengths: np.ndarray) -> str:

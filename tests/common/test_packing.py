@@ -62,7 +62,8 @@ def make_dialogues(lengths=tuple(LENGTHS)) -> Dataset:
 
 
 def take_rows(dialogues: Dataset) -> list[dict]:
-    return [dict(row) for row in dialogues]
+    """What a collator gets: Trainer takes out the columns that the model does not read."""
+    return [dict(row) for row in dialogues.remove_columns("row")]
 
 
 # Bins
@@ -114,7 +115,8 @@ def test_a_full_length_has_a_bin_of_its_own():
 def test_packed_rows_hold_every_dialogue_whole_with_positions_of_its_own():
     dialogues = make_dialogues()
     packed = pack_dialogues(dialogues.add_column("is_cut", [False] * len(dialogues)), LONGEST)
-    assert set(packed.column_names) == {"input_ids", "labels", "position_ids"}
+    assert set(packed.column_names) == {"input_ids", "labels", "position_ids", "row"}
+    assert sorted(number for row in packed for number in row["row"]) == list(range(len(dialogues)))
     found = []
     for row in packed:
         assert len(row["input_ids"]) == len(row["labels"]) == len(row["position_ids"]) <= LONGEST

@@ -43,7 +43,7 @@ def refuse_missing_column(column: str, recipe: str, folder: Path) -> Finding:
 def refuse_number(recipe: str, folder: Path) -> Finding:
     """In one row the text is a number."""
     rows = change(list_rows(recipe), 14, **{INPUTS[recipe]: 5})
-    what = "a list of words is needed, none of them empty, not '5'" if recipe == "ner" else "it is 5; write a text"
+    what = "it is '5'; write a list of words" if recipe == "ner" else "it is 5; write a text"
     return refuse(recipe, folder, rows, f":14: {NAMES[recipe]}: {what}")
 
 
@@ -68,7 +68,7 @@ def refuse_null(recipe: str, folder: Path) -> Finding:
 
 
 def refuse_empty(text: str, recipe: str, folder: Path) -> Finding:
-    what = "a list of words is needed" if recipe == "ner" else f"it is {'empty' if not text else repr(text)}; write a"
+    what = "it is .+; write a list of words" if recipe == "ner" else f"it is {'empty' if not text else repr(text)}; write a"
     rows = change(list_rows(recipe), 14, **{INPUTS[recipe]: text})
     return refuse(recipe, folder, rows, f":14: {NAMES[recipe]}: {what}")
 

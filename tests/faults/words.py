@@ -75,7 +75,7 @@ def refuse_slow_tokenizer(recipe: str, folder: Path) -> Finding:
 WORDS = ["Ada", "lives", "in", "Oslo"]
 TAGS = ["B-PER", "O", "O", "B-LOC"]
 NER = ("ner",)
-NO_WORDS = "tokens: a list of words is needed, none of them empty, not "
+NO_WORDS = "tokens: it is .+; write a list of words, none of them empty"
 FAULTS = [
     Fault(
         "C37",
