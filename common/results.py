@@ -17,6 +17,7 @@ from pathlib import Path
 from common.atomic_files import read_json, write_json, write_text
 from common.checkpoints import seal_directory
 from common.console import say
+from common.disk import describe_write_failure
 from common.errors import UserError
 from common.guarded_tracker import note_success
 from common.intervals import format_interval
@@ -86,7 +87,16 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
     args = trainer.args
     output_dir = Path(args.output_dir)
     if args.do_train:
-        save_model(trainer, model_args)
+        try:
+            save_model(trainer, model_args)
+        except Exception as error:
+            reason = describe_write_failure(error)
+            if reason is None:
+                raise
+            raise UserError(
+                f"{output_dir}: the trained model could not be written: {reason}. Make room: the same command goes on "
+                "from the last checkpoint."
+            ) from error
     if not args.should_save:
         return
     write_text(output_dir / CONFIG_FILE, args.config_text)

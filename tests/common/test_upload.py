@@ -65,9 +65,7 @@ def test_the_result_is_uploaded_once_with_our_card_and_without_rows_or_checkpoin
     assert found == {(s, n): scores[f"{s}_{n}"] for s in ("validation", "test") for n in ("f1", "precision", "recall")}
 
 
-def test_an_upload_that_fails_leaves_a_finished_run_and_says_what_to_do(
-    encoder, tmp_path, uploads, monkeypatch, capsys
-):
+def test_an_upload_that_fails_leaves_a_whole_run_and_says_what_to_do(encoder, tmp_path, uploads, monkeypatch, capsys):
     def refuse(self, **settings):
         raise OfflineModeIsEnabled("no network")
 

@@ -68,7 +68,11 @@ def refuse_null(recipe: str, folder: Path) -> Finding:
 
 
 def refuse_empty(text: str, recipe: str, folder: Path) -> Finding:
-    what = "it is .+; write a list of words" if recipe == "ner" else f"it is {'empty' if not text else repr(text)}; write a"
+    what = (
+        "it is .+; write a list of words"
+        if recipe == "ner"
+        else f"it is {'empty' if not text else repr(text)}; write a"
+    )
     rows = change(list_rows(recipe), 14, **{INPUTS[recipe]: text})
     return refuse(recipe, folder, rows, f":14: {NAMES[recipe]}: {what}")
 
