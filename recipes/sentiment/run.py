@@ -126,7 +126,6 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
         most = sentiment_args.max_train_samples_per_class
         splits["train"] = take_samples_per_class(splits["train"], most, training_args.seed)
     max_length = choose_max_length(sentiment_args.max_seq_length, config, tokenizer)
-    model = load_model(model_class, model_args, training_args, config, label_names, task_type="SEQ_CLS")
     doc_stride = sentiment_args.doc_stride if sentiment_args.long_text == "windows" else None
     settings = {"max_length": max_length, "doc_stride": doc_stride, "num_classes": len(label_names)}
     settings |= {"tokenizer": tokenizer, "is_multi_label": is_multi_label}

@@ -58,7 +58,7 @@ def record_wishes(recipe: str, *flags: str) -> tuple[tuple, dict]:
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "load_splits", record)
-        patch.setattr(module, "prepare_run", lambda training_args: None)
+        patch.setattr(module, "prepare_run", lambda *arguments: None)
         needed = NEEDED.get(recipe, ["--from_scratch", "encoder_tiny"])
         wanted = ["--train_file", "rows.jsonl", "--do_train", "--output_dir", folder, "--report_to", "none"]
         with pytest.raises(_Recorded):
