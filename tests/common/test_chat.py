@@ -141,6 +141,9 @@ def test_nothing_to_chat_with_is_said_so(dialogue_run, tmp_path):
     weights = tmp_path / "plain" / "model.safetensors"
     weights.unlink()
     shutil.copy(dialogue_run[0] / "chat_template.jinja", tmp_path / "plain")
+    with pytest.raises(UserError, match="plain: model.safetensors is missing. Copy the result again"):
+        load_chat_model(str(tmp_path / "plain"))
+    (tmp_path / "plain" / "manifest.json").unlink()
     with pytest.raises(UserError, match="no model for replies: .*model.safetensors"):
         load_chat_model(str(tmp_path / "plain"))
 
@@ -148,6 +151,9 @@ def test_nothing_to_chat_with_is_said_so(dialogue_run, tmp_path):
 def test_a_broken_checkpoint_is_said_so(dialogue_run, tmp_path):
     shutil.copytree(dialogue_run[0], tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match="broken: model.safetensors has 6 bytes, "):
+        load_chat_model(str(tmp_path / "broken"))
+    (tmp_path / "broken" / "manifest.json").unlink()  # of a model that is not from these recipes
     with pytest.raises(UserError, match="no model for replies: "):
         load_chat_model(str(tmp_path / "broken"))
 
