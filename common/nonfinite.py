@@ -48,6 +48,8 @@ class NonFiniteGuard:
             self.in_a_row = 0
             return
         what = "loss" if self._agree(bool(self._find_broken())) else "gradient"
+        if self.trainer.tracked_run is not None:
+            self.trainer.tracked_run.alert_broken(f"The {what} of step {self.step + 1} is not finite.")
         if self._is_deepspeed():
             self._end(what)
         self.in_a_row += 1

@@ -89,9 +89,13 @@ class TrackedRun(TrainerCallback):
         # By the step of the training: what a resumed run logs once more is the same, and W&B drops it.
         self.run.log(logged | {"train/global_step": state.global_step}, step=state.global_step)
         broken = [name for name in ("loss", "eval_loss") if not math.isfinite(logs.get(name, 0))]
-        if broken and not self.is_broken:
+        if broken:
+            self.alert_broken(f"{broken[0]} is {logs[broken[0]]} at step {state.global_step}.")
+
+    def alert_broken(self, text: str) -> None:
+        """Tell whoever watches that a loss or gradient is no number, the first time that it happens."""
+        if self.run is not None and not self.is_broken:
             self.is_broken = True
-            text = f"{broken[0]} is {logs[broken[0]]} at step {state.global_step}."
             self.run.alert("The loss is no number", text, level=wandb.AlertLevel.ERROR)
 
     def on_train_end(self, args, state, control, **kwargs):

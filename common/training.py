@@ -34,7 +34,6 @@ from common.stopping import EvaluationAbandoned, RunStopped, get_signal, say_las
 from common.tracking import check_trackers, separate_trial
 
 import datasets
-import numpy as np
 import torch
 import transformers
 import yaml
@@ -97,12 +96,6 @@ def train(trainer) -> None:
         write_text(Path(args.output_dir) / CONFIG_FILE, args.config_text)
     with _end_when_stopped(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
-    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if logged and not np.isfinite(logged[-1]):
-        raise UserError(
-            f"The training loss is {logged[-1]}: the model is broken. Try a lower learning_rate, more warmup_steps, "
-            "or dtype float32."
-        )
 
 
 @contextlib.contextmanager

@@ -149,10 +149,12 @@ def test_a_stopped_run_goes_on_as_the_same_run(encoder, tmp_path):
 
 def test_without_a_key_a_run_is_offline_and_a_broken_one_alerts_and_ends_as_failed(encoder, tmp_path):
     output = tmp_path / "broken"
-    flags = ["--learning_rate", "1e30", "--max_grad_norm", "0"]
-    run = run_recipe("ner", *list_flags("ner", encoder, output, *flags), HOME=str(tmp_path))
+    sabotage = [sys.executable, str(ROOT / "tests/faults/sabotage.py"), str(ROOT / "recipes/ner/run.py")]
+    flags = map(str, list_flags("ner", encoder, output))
+    run = launch([*sabotage, "nan loss", "1", "99", *flags], HOME=str(tmp_path))
     assert run.returncode == 1
-    assert "\nerror: The training loss is nan" in run.stderr and "Traceback" not in run.stderr
+    assert "error: The loss is not finite at 3 steps in a row from 1. Its rows: " in run.stderr
+    assert "Traceback" not in run.stderr
     no_key, data = run.stdout.index("W&B: no API key"), run.stdout.index("data       train 32 rows")
     assert no_key < data and "wandb sync" in run.stdout
     tracked = read_run(find_runs(output)[0])
