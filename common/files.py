@@ -164,6 +164,8 @@ def _read_parquet(path: Path, complaints: Complaints) -> Iterator[tuple[int, dic
         if getattr(error, "errno", None):  # the file cannot be read at all; what Arrow finds damaged has no number
             raise
         complaints.add(f"not a whole parquet file ({str(error).splitlines()[0]}); write it again", line=1)
+    except UnicodeDecodeError as error:
+        complaints.add(f"not a whole parquet file (a text of it is not UTF-8: {error.reason}); write it again", line=1)
 
 
 def _read_conll(path: Path, complaints: Complaints) -> Iterator[tuple[int, dict]]:

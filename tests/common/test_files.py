@@ -535,3 +535,18 @@ def test_a_message_shows_control_characters_of_the_data_as_what_they_are(tmp_pat
     ]
     path = write_file(tmp_path / "a.jsonl", '{"a\\nb": 1, "a\\nb": 2}')
     assert list_faults(path) == ['1: the key "a\\nb" is there twice; remove one']
+
+
+def test_a_parquet_file_with_a_text_that_is_not_utf_8_is_refused(tmp_path):
+    """Arrow writes and reads such bytes without a look at them; Python cannot make a text of them."""
+    texts = pyarrow.array([b"a", b"\xff"]).cast(pyarrow.string(), safe=False)
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    (fault,) = list_faults(tmp_path / "a.parquet")
+    assert fault.startswith("1: not a whole parquet file (a text of it is not UTF-8") and fault.endswith(
+        "write it again"
+    )
+
+
+def test_a_quoted_empty_cell_is_a_row_of_a_table_with_one_column(tmp_path):
+    (tmp_path / "a.csv").write_text('text\nx\n""\n\ny\n')
+    assert list(read_rows(tmp_path / "a.csv")) == [(2, {"text": "x"}), (3, {"text": ""}), (5, {"text": "y"})]

@@ -76,7 +76,8 @@ def stop_with_little_grace(recipe: str, folder: Path) -> Finding:
     wait_for(started, "step 4/")
     started.send(signal.SIGTERM)
     started.process.join(2)
-    started.send(signal.SIGKILL)
+    if started.exitcode is None:
+        started.send(signal.SIGKILL)
     started.finish()
     checkpoints = [path.parent.name for path in (folder / "result").glob("checkpoint-*/manifest.json")]
     if checkpoints in ([], ["checkpoint-3"]):

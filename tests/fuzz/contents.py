@@ -158,7 +158,8 @@ def list_json(content: bytes) -> list[dict]:
 
 def list_csv(content: bytes) -> list[dict]:
     records = list(csv.reader(io.StringIO(read_text(content), newline="")))
-    records = [record for record in records if record and (len(record) > 1 or record[0].strip())]
+    # An empty line is no record; one empty cell is, which can only be a quoted one.
+    records = [record for record in records if record and (len(record) > 1 or not record[0] or record[0].strip())]
     return [dict(zip(records[0], record, strict=True)) for record in records[1:]]
 
 
