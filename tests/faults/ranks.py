@@ -137,7 +137,7 @@ def resume_with_fewer(folder: Path) -> Finding:
     ended = subprocess.run(
         [str(part) for part in single], cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=300
     )
-    wanted = r"\(rows_per_step: 8 -> 4; processes: 2 -> 1\): .*--allow_change rows_per_step processes"
+    wanted = r"\(processes: 2 -> 1; rows_per_step: 8 -> 4\): .*--allow_change processes rows_per_step"
     run = Run(
         ended.returncode, ended.stdout, ended.stderr.split("Traceback")[0]
     )  # the launcher's own traceback follows
