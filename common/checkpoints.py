@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.console import say
 from common.errors import UserError
+from common.launching import share_greatest
 from common.lines import escape_controls
 from common.provenance import compute_sha256
 
@@ -163,14 +164,21 @@ class SealCheckpoints(TrainerCallback):
         self.total_limit, self.run = total_limit, run
 
     def on_save(self, args, state, control, **kwargs):
-        processes = PartialState()
+        processes, failure = PartialState(), None
         processes.wait_for_everyone()
         if processes.is_main_process:
-            output_dir = Path(args.output_dir)
-            seal_checkpoint(output_dir / f"checkpoint-{state.global_step}", self.run)
-            if self.total_limit is not None:
-                self._delete_oldest(output_dir, state.best_model_checkpoint)
-        processes.wait_for_everyone()
+            try:
+                self._seal(Path(args.output_dir), state)
+            except OSError as error:
+                failure = error
+        # Every process raises what one of them met: those that went on would wait for it forever.
+        if share_greatest(failure is not None, processes.device):
+            raise failure or OSError("the first process could not write it")
+
+    def _seal(self, output_dir: Path, state) -> None:
+        seal_checkpoint(output_dir / f"checkpoint-{state.global_step}", self.run)
+        if self.total_limit is not None:
+            self._delete_oldest(output_dir, state.best_model_checkpoint)
 
     def _delete_oldest(self, output_dir: Path, best: str | None) -> None:
         sealed = [path for path in list_checkpoints(output_dir) if (path / MANIFEST).exists()]

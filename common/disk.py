@@ -50,9 +50,8 @@ def estimate_checkpoint(model, training_args) -> int:
     trained = [tensor for tensor in tensors if tensor.is_trained]
     saved = trained if hasattr(model, "get_base_model") else tensors  # of an adapter without its base
     size = sum(tensor.size for tensor in saved)
-    if not training_args.save_only_model:
-        states = count_optimizer_states(training_args.optim, training_args.optim_args, trained)
-        size += UNKNOWN_STATES * sum(tensor.numbers for tensor in trained) if states is None else states
+    states = count_optimizer_states(training_args.optim, training_args.optim_args, trained)
+    size += UNKNOWN_STATES * sum(tensor.numbers for tensor in trained) if states is None else states
     return int(size)
 
 

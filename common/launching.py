@@ -10,6 +10,7 @@ from typing import Any
 from common.errors import UserError
 from common.sharding import uses_fsdp
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list, parse_flag_from_env
 from torch.utils.cpp_extension import get_default_build_root
@@ -63,6 +64,15 @@ def decide_together(function: Callable, *arguments) -> Any:
     if answer[1] is not None:
         raise UserError(answer[1])
     return answer[0]
+
+
+def share_greatest(number: float, device: torch.device) -> float:
+    """The greatest of the numbers that the processes have; all of them call this at the same place."""
+    if PartialState().num_processes < 2:
+        return number
+    greatest = torch.tensor(float(number), device=device)
+    torch.distributed.all_reduce(greatest, op=torch.distributed.ReduceOp.MAX)
+    return greatest.item()
 
 
 def check_deepspeed_file(training_args) -> None:

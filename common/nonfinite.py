@@ -1,7 +1,10 @@
 """Steps whose loss or gradient is NaN or infinite: they change no weight, and name the rows that made them."""
 
+from collections.abc import Iterable
+
 from common.console import say
 from common.errors import UserError
+from common.launching import share_greatest
 
 import torch
 from accelerate.utils import DistributedType, gather_object
@@ -76,30 +79,30 @@ class NonFiniteGuard:
         return self.trainer.accelerator.distributed_type == DistributedType.DEEPSPEED
 
     def _agree(self, is_broken: bool) -> bool:
-        if self.trainer.args.world_size < 2:
-            return is_broken
-        flag = torch.tensor(float(is_broken), device=self.trainer.args.device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
+        return bool(share_greatest(is_broken, self.trainer.args.device))
 
     def _find_broken(self) -> list[torch.Tensor]:
         """The rows of the batches of this process whose own loss is not finite."""
         return [rows for rows, loss in self.batches if loss is not None and not bool(torch.isfinite(loss).all())]
 
     def _name_rows(self, what: str) -> str:
-        """The rows of the training data that the step was made of; of a broken loss those of its batches alone."""
-        batches = self._find_broken() if what == "loss" else [rows for rows, _ in self.batches]
-        return f"Its rows: {self.name_rows(batches)}."
+        """The rows of the training data that the step was made of; of a broken loss those of its batches alone.
 
-    def name_rows(self, batches: list[torch.Tensor | None]) -> str:
-        """Where the rows of these batches stand in the data; those of all processes, the first few."""
+        Those of all processes.
+        """
+        batches = self._find_broken() if what == "loss" else [rows for rows, _ in self.batches]
         numbers = [number for rows in batches if rows is not None for number in rows.tolist()]
         places = [list(self.trainer.locate_rows(numbers))]
         if self.trainer.args.world_size > 1:
             places = gather_object(places)
-        unique = list(dict.fromkeys(place for some in places for place in some))
-        hidden = len(unique) - SHOWN_ROWS
-        return ", ".join(unique[:SHOWN_ROWS]) + (f" and {hidden} more" if hidden > 0 else "")
+        return f"Its rows: {list_first(place for some in places for place in some)}."
+
+
+def list_first(places: Iterable[str]) -> str:
+    """The first few of the places, each once, and how many more there are."""
+    unique = list(dict.fromkeys(places))
+    hidden = len(unique) - SHOWN_ROWS
+    return ", ".join(unique[:SHOWN_ROWS]) + (f" and {hidden} more" if hidden > 0 else "")
 
 
 def collate_numbered(collator, rows: list[dict]) -> dict:

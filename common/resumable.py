@@ -2,11 +2,11 @@
 
 import contextlib
 import math
-import tempfile
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 
+from common.boundaries import get_random_states, set_random_states
 from common.checkpoints import find_defect
 from common.console import say
 from common.disk import CheckpointLost
@@ -71,7 +71,7 @@ class ResumableTrainer:
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.weights = "of the last step"
-        self.random_states = None  # where those are from which training goes on, if not in the checkpoint
+        self.random_states = None  # those from which training goes on, if not those in the checkpoint
 
     def train(self, resume_from_checkpoint=None, **settings):
         self.resumed_from = resume_from_checkpoint
@@ -88,15 +88,14 @@ class ResumableTrainer:
         step = partial(super()._maybe_log_save_evaluate, tr_loss, grad_norm, model, trial, *arguments, **settings)
         if not self.control.should_evaluate:
             return step()
-        with tempfile.TemporaryDirectory(prefix="random-states-") as before:
-            self._save_rng_state(before)
-            try:
-                return step()
-            except EvaluationAbandoned:
-                super()._load_rng_state(before)  # it will be made again, from its start
-                with contextlib.suppress(CheckpointLost):  # it is tried again at the next step
-                    self.save_checkpoint(model)
-                return None
+        before = get_random_states()
+        try:
+            return step()
+        except EvaluationAbandoned:
+            set_random_states(before)  # it will be made again, from its start
+            with contextlib.suppress(CheckpointLost):  # it is tried again at the next step
+                self.save_checkpoint(model)
+            return None
 
     def save_checkpoint(self, model=None) -> None:
         """Save and seal a checkpoint of the step that the run is at."""
@@ -141,14 +140,22 @@ class ResumableTrainer:
         if self._determine_best_metric(metrics, trial) and self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = self.resumed_from
         # Training goes on from the random state after the evaluation, not from the one before, which was saved.
-        self.random_states = tempfile.TemporaryDirectory(prefix="random-states-")
-        self._save_rng_state(self.random_states.name)
+        self.random_states = get_random_states()
 
     def _load_rng_state(self, checkpoint):
-        super()._load_rng_state(checkpoint if self.random_states is None else self.random_states.name)
+        if self.random_states is None:
+            super()._load_rng_state(checkpoint)
+        else:
+            set_random_states(self.random_states)
 
     def _determine_best_metric(self, metrics, trial):
-        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        name = f"eval_{(self.args.metric_for_best_model or 'loss').removeprefix('eval_')}"
+        if self.args.metric_for_best_model is not None and name not in metrics:
+            known = sorted(metric.removeprefix("eval_") for metric in metrics if metric.startswith("eval_"))
+            raise UserError(
+                f"metric_for_best_model: the validation rows give no {name.removeprefix('eval_')}, they give "
+                f"{', '.join(known)}: choose one of these."
+            )
         if math.isnan(metrics.get(name, 0.0)):
             raise UserError(
                 f"metric_for_best_model: {name} is NaN at step {self.state.global_step}, so no model can be called the "

@@ -5,8 +5,9 @@ import signal
 import sys
 import time
 
+from common.launching import share_greatest
+
 import torch
-from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
@@ -122,9 +123,5 @@ def get_signal() -> int:
 
 def agree_on_signal(device: torch.device) -> int:
     """The signal that this process or, where there are several, any of them has got; 0 without."""
-    if PartialState().num_processes > 1:
-        flag = torch.tensor([_request.number], dtype=torch.float32, device=device)
-        # The largest of the numbers, so that every process reports the same signal.
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        _request.number = int(flag.item())
+    _request.number = int(share_greatest(_request.number, device))
     return _request.number

@@ -9,13 +9,13 @@ from common.checkpoints import find_defect, seal_checkpoint
 from common.console import say
 from common.disk import CheckpointLost, LostSaves, check_room, describe_write_failure
 from common.errors import LocalError, UserError
+from common.launching import share_greatest
 from common.memory_limits import advise_smaller_batch, choose_smaller_batch, free_memory, is_out_of_memory
-from common.nonfinite import ROW_NUMBER, SHOWN_ROWS
+from common.nonfinite import ROW_NUMBER, list_first
 from common.stopping import EvaluationAbandoned, RunStopped
 from common.watchdog import Watchdog
 from common.workers import find_worker_failure, kill_workers, watch_workers
 
-import torch
 from transformers.integrations.neftune import deactivate_neftune
 
 RESTARTS = 1  # of the workers, within one run
@@ -131,9 +131,7 @@ class SurvivingTrainer:
             return ""
         else:
             numbers = self.guard.batches[-1][0].tolist()
-        places = list(dict.fromkeys(self.locate_rows(numbers)))
-        hidden = len(places) - SHOWN_ROWS
-        return ", rows " + ", ".join(places[:SHOWN_ROWS]) + (f" and {hidden} more" if hidden > 0 else "")
+        return f", rows {list_first(self.locate_rows(numbers))}"
 
     # What is kept of each boundary
 
@@ -203,7 +201,7 @@ class SurvivingTrainer:
         self.boundary = self.boundary._replace(best=before.best) if before is not None else self.boundary
         self._attempt(super()._save_checkpoint, model, trial)
         error, self.write_failure = self.write_failure, None
-        if self._agree(error is not None):
+        if share_greatest(error is not None, self.args.device):  # in any process
             self._lose(checkpoint, describe_write_failure(error) if error else "another process could not write")
             raise CheckpointLost(f"{checkpoint} could not be written")
         self.lost_saves.note_success()
@@ -243,14 +241,6 @@ class SurvivingTrainer:
 
     def _save_rng_state(self, output_dir):
         self._attempt(super()._save_rng_state, output_dir)
-
-    def _agree(self, is_broken: bool) -> bool:
-        """Whether it is so in any process."""
-        if self.args.world_size < 2:
-            return is_broken
-        flag = torch.tensor(float(is_broken), device=self.args.device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
 
     # Loading and evaluation
 

@@ -106,8 +106,6 @@ def _end_when_stopped(trainer) -> Iterator[None]:
         try:
             yield
         except EvaluationAbandoned:  # after training: without this checkpoint it would be lost
-            if not args.do_train:
-                raise RunStopped(get_signal(), 0) from None
             if not (Path(args.output_dir) / f"checkpoint-{trainer.state.global_step}" / MANIFEST).exists():
                 trainer.save_checkpoint()
             raise RunStopped(get_signal(), trainer.state.global_step) from None
@@ -115,9 +113,10 @@ def _end_when_stopped(trainer) -> Iterator[None]:
         if trainer.tracked_run is not None:
             trainer.tracked_run.end(128 + stopped.signal_number)
         checkpoint = f"{args.output_dir}/checkpoint-{stopped.step}"
-        said = f"at step {stopped.step}: {checkpoint} is saved. The same command goes on from there."
         name = signal.Signals(stopped.signal_number).name
-        say_last(f"Stopped by {name} {said if args.do_train else 'while it predicted: nothing is saved.'}")
+        say_last(
+            f"Stopped by {name} at step {stopped.step}: {checkpoint} is saved. The same command goes on from there."
+        )
         raise SystemExit(128 + stopped.signal_number) from None
 
 

@@ -6,6 +6,7 @@ on CPUs say that they are on GPUs once they have their device, so that all that 
 
 import runpy
 import sys
+from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import DistributedType
@@ -22,4 +23,5 @@ def join_processes_as_on_gpus(state, *args, **kwargs):
 
 PartialState.__init__ = join_processes_as_on_gpus
 sys.argv = sys.argv[1:]
+sys.path[0] = str(Path(sys.argv[0]).parent)  # as when Python runs it: beside this file lies another `common`
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.conftest import list_sample_flags, read_jsonl, write_jsonl
-from tests.faults.fault import RECIPES, Case, Fault, Finding, judge_refusal, judge_survival
+from tests.faults.fault import NER, RECIPES, Case, Fault, Finding, judge_refusal, judge_survival, spread
 from tests.faults.runs import (
     hash_weights,
     judge_resume,
@@ -207,11 +207,6 @@ def _resume_ner_with(pattern: str, flags: tuple, folder: Path) -> Finding:
     return resume_with(pattern, *flags, recipe="ner", folder=folder)
 
 
-def for_all(attempt) -> tuple[Case, ...]:
-    """A case for each recipe, NER in every run of the tests."""
-    return tuple(Case(recipe, partial(attempt, recipe), recipe != "ner") for recipe in RECIPES)
-
-
 HALF, EMPTY, FLIPPED = ("cut", partial(cut, 0.5)), ("empty", partial(cut, 0)), ("with one bit flipped", flip_bit)
 GONE = ("missing", Path.unlink)
 WEIGHTS = ("model.safetensors",)
@@ -244,7 +239,10 @@ FAULTS = [
         "B14", "transformers' mark of an incomplete checkpoint", "silently wrong", "survives",
         with_ner(resume_beside_unsealed, ("marked", (False,))),
     ),
-    Fault("B15", "the command of a finished run", "loses", "survives", for_all(start_again_when_finished)),
+    Fault(
+        "B15", "the command of a finished run", "loses", "survives",
+        spread("", start_again_when_finished, quick=NER),
+    ),
     Fault(
         "B16", "resume in an empty directory", "clear", "survives",
         with_ner(resume_where_nothing_is, ("auto", ("auto",))),
@@ -283,8 +281,14 @@ FAULTS = [
             ("optimizer", r"\(optim: adamw_torch_fused -> adafactor", ("--optim", "adafactor")),
         ),
     ),
-    Fault("B23", "a new run in the directory of another", "silently wrong", "clear", for_all(start_in_used_directory)),
-    Fault("B24", "two runs in one directory at once", "silently wrong", "clear", for_all(start_twice_at_once)),
+    Fault(
+        "B23", "a new run in the directory of another", "silently wrong", "clear",
+        spread("", start_in_used_directory, quick=NER),
+    ),
+    Fault(
+        "B24", "two runs in one directory at once", "silently wrong", "clear",
+        spread("", start_twice_at_once, quick=NER),
+    ),
     Fault(
         "B25", "rotation beside directories of the user", "loses", "survives",
         with_ner(rotate_beside_own_directories, ("golden", (False,))),
@@ -301,6 +305,9 @@ FAULTS = [
         "B28", "the best checkpoint is gone at the end", "silently wrong", "survives",
         with_ner(lose_best_checkpoint, ("deleted", (True,))),
     ),
-    Fault("B29", "the score of the best model is NaN", "silently wrong", "clear", for_all(score_nothing)),
-    Fault("B30", "early stopping over a resume", "silently wrong", "survives", for_all(resume_early_stopping)),
+    Fault("B29", "the score of the best model is NaN", "silently wrong", "clear", spread("", score_nothing, quick=NER)),
+    Fault(
+        "B30", "early stopping over a resume", "silently wrong", "survives",
+        spread("", resume_early_stopping, quick=NER),
+    ),
 ]  # fmt: skip

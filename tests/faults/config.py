@@ -4,7 +4,14 @@ import json
 from functools import partial
 from pathlib import Path
 
-from tests.conftest import list_sample_flags, read_jsonl, save_decoder, save_encoder, save_encoder_decoder
+from tests.conftest import (
+    list_sample_flags,
+    read_jsonl,
+    save_decoder,
+    save_encoder,
+    save_encoder_decoder,
+    write_jsonl,
+)
 from tests.faults.fault import (
     RECIPES,
     Case,
@@ -100,6 +107,17 @@ def refuse_unknown_class(recipe: str, folder: Path) -> Finding:
     )
 
 
+def refuse_absent_score(folder: Path) -> Finding:
+    """There is no ROC-AUC of validation rows that are all of one class: what was trained until then is kept."""
+    rows = read_jsonl(Path(list_sample_flags("sentiment", "validation")[1]))
+    rows = [row for row in rows if row["label"] == "negative"]
+    flags = ["--validation_file", write_jsonl(folder / "validation.jsonl", rows[:8])]
+    flags += [*EVALUATING, "--load_best_model_at_end", "--metric_for_best_model", "roc_auc"]
+    run = run_recipe("sentiment", *list_flags("sentiment", folder, *flags))
+    wanted = r"metric_for_best_model: the validation rows give no roc_auc, they give accuracy, .*checkpoint-2 is saved"
+    return judge_refusal(run, wanted, [folder / "result" / "checkpoint-2"], [folder / "result" / "metrics.json"])
+
+
 def build_model(recipe: str, folder: Path) -> Path:
     """A small model for the recipe, of 128 positions, in a directory."""
     path = folder / "model"
@@ -114,7 +132,8 @@ def build_model(recipe: str, folder: Path) -> Path:
 
 def list_model_flags(recipe: str, folder: Path, model: Path, *flags: object) -> list[object]:
     """As list_flags, with a pretrained model."""
-    listed = list_flags(recipe, folder, *flags)
+    stride = ["--doc_stride", "32"] if recipe == "qa" else []  # less than the 128 positions of the model
+    listed = list_flags(recipe, folder, *stride, *flags)
     listed[listed.index("--from_scratch") : listed.index("--from_scratch") + 2] = ["--model_name_or_path", model]
     return listed
 
@@ -127,8 +146,7 @@ def do_without_pad_token(recipe: str, folder: Path) -> Finding:
     assert AutoTokenizer.from_pretrained(model).pad_token is None
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"pad_token_id": None}))
-    stride = ["--doc_stride", "16"] if recipe == "qa" else []
-    run = run_recipe(recipe, *list_model_flags(recipe, folder, model, "--max_steps", "1", *stride))
+    run = run_recipe(recipe, *list_model_flags(recipe, folder, model, "--max_steps", "1"))
     said = [line for line in run.stdout.splitlines() if "has no pad token" in line]
     finding = judge_survival(run, bool(said) and (folder / "result" / "metrics.json").is_file())
     # What is wanted is a message, and that the run goes on with it.
@@ -286,6 +304,7 @@ FAULTS = [
                 ("sentiment", "ner"), BEST,
             ),
             *(Case(f"{recipe}, a class", partial(refuse_unknown_class, recipe)) for recipe in ("sentiment", "ner")),
+            Case("sentiment, a score that the rows do not give", refuse_absent_score),
         ),
     ),
     Fault(

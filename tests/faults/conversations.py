@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.dialogues import encode_dialogue, encode_reply
 from tests.conftest import read_dialogues
-from tests.faults.fault import RECIPES, Fault, Finding, judge_survival
+from tests.faults.fault import RECIPES, Fault, Finding, judge_survival, spread
 from tests.faults.samples import (
     INPUTS,
     OUTPUTS,
@@ -17,7 +17,6 @@ from tests.faults.samples import (
     read_metrics,
     read_predictions,
     refuse,
-    spread,
     try_training,
     write_file,
 )

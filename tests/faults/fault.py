@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.conftest import list_sample_flags
 from tests.faults.forked import Run, start_recipe
 
 RECIPES = ("sentiment", "ner", "translation", "summarization", "qa", "dialogue")
+NER = ("ner",)  # alone is quick where all six share what is tried, and trying it trains
 # The model of each recipe's demo, and what else it cannot do without.
 NEEDED_FLAGS = {
     "sentiment": ["--from_scratch", "encoder_tiny"],
@@ -98,3 +100,16 @@ def judge_survival(run: Run, is_right: bool, evidence: str = "") -> Finding:
     if run.code != 0:
         return Finding("obscure", run.tail())
     return Finding("survives" if is_right else "silently wrong", evidence or run.tail())
+
+
+def spread(
+    name: str,
+    attempt: Callable[[str, Path], Finding],
+    recipes: tuple[str, ...] = RECIPES,
+    quick: tuple[str, ...] = RECIPES,
+) -> tuple[Case, ...]:
+    """A case for each recipe; `make test` tries those of the `quick` ones, since all six share what is tried."""
+    return tuple(
+        Case(f"{recipe}{', ' if name else ''}{name}", partial(attempt, recipe), is_slow=recipe not in quick)
+        for recipe in recipes
+    )

@@ -4,24 +4,21 @@ import json
 import os
 from pathlib import Path
 
-from tests.faults.fault import Case, Fault, Finding, judge_survival, list_flags, run_recipe
+from tests.faults.fault import Case, Fault, Finding, judge_survival, list_flags, run_recipe, spread
 from tests.faults.samples import (
     INPUTS,
     LINES,
     OUTPUTS,
+    PAIR,
     judge_rows,
     list_inputs,
     list_rows,
     read_predictions,
     refuse,
-    spread,
     try_training,
     write_file,
     write_json_lines,
 )
-
-# The readers are one for all recipes: a pair of them tries each quickly, the six of them all.
-PAIR = ("sentiment", "dialogue")
 
 
 def refuse_empty_file(recipe: str, folder: Path) -> Finding:

@@ -18,6 +18,7 @@ import torch
 import transformers
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
+from transformers.trainer_callback import CallbackHandler
 
 ROOT = Path(__file__).parents[2]
 AT = int(os.environ.get("FAULT_AT", "3"))
@@ -91,11 +92,16 @@ def break_step() -> None:
 
 
 def run_out_of_memory(is_training: bool) -> None:
-    """From step FAULT_AT on the memory is too small for batches of more than FAULT_ROWS rows."""
-    most = int(os.environ.get("FAULT_ROWS", "2"))
+    """From step FAULT_AT on the memory is too small for batches with the pieces of more than FAULT_ROWS long rows."""
+    most, widths = int(os.environ.get("FAULT_ROWS", "2")), []
 
     def compute_loss(original, trainer, model, inputs, *args, **kwargs):
-        if model.training == is_training and trainer.state.global_step >= AT and len(inputs["input_ids"]) > most:
+        if model.training != is_training or trainer.state.global_step < AT:
+            return original(model, inputs, *args, **kwargs)
+        rows, width = inputs["input_ids"].shape
+        widths.append(width)
+        # Shorter rows of an evaluation share larger batches, behind the longest.
+        if rows * width > most * (width if is_training else widths[0]):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return original(model, inputs, *args, **kwargs)
 
@@ -130,12 +136,13 @@ def break_tracker(is_hanging: bool) -> None:
     wrap(SummaryWriter, "add_scalar", add_scalar)
 
 
-def fail_writes(part: str, is_once: bool) -> None:
+def fail_writes(part: str, is_once: bool, owner: type = transformers.Trainer) -> None:
     """A file of the checkpoint of step FAULT_AT, or of all from there on, grows larger than the system allows."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    def save(original, trainer, *args, **kwargs):
-        if trainer.state.global_step < AT or (is_once and trainer.state.global_step > AT):
+    def save(original, saver, *args, **kwargs):
+        step = (saver.state if hasattr(saver, "state") else args[1]).global_step
+        if step < AT or (is_once and step > AT):
             return original(*args, **kwargs)
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
@@ -144,7 +151,7 @@ def fail_writes(part: str, is_once: bool) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-    wrap(transformers.Trainer, part, save)
+    wrap(owner, part, save)
 
 
 def shrink_disk() -> None:
@@ -182,6 +189,7 @@ FAULTS = {
     "optimizer once": functools.partial(fail_writes, "_save_optimizer_and_scheduler", True),
     "optimizer always": functools.partial(fail_writes, "_save_optimizer_and_scheduler", False),
     "no network": forbid_network,
+    "seal once": functools.partial(fail_writes, "on_save", True, CallbackHandler),
     "small disk": shrink_disk,
     "nothing": lambda: None,
 }

@@ -5,7 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.faults.fault import RECIPES, Case, Fault, Finding, judge_refusal, run_recipe
+from tests.faults.fault import NER, RECIPES, Case, Fault, Finding, judge_refusal, run_recipe, spread
 from tests.faults.runs import (
     hash_weights,
     judge_resume,
@@ -87,10 +87,12 @@ def stop_with_little_grace(recipe: str, folder: Path) -> Finding:
 
 def stop_twice(recipe: str, folder: Path) -> Finding:
     """A second signal, later: the process ends within a step that takes long, and what was saved before is there."""
-    flags = ("--max_steps", "2", "--gradient_accumulation_steps", "400", "--save_strategy", "no")
+    flags = ("--max_steps", "2", "--gradient_accumulation_steps", "500", "--save_strategy", "no")
+    flags += ("--max_train_samples", "500", "--vocab_size", "900", "--per_device_train_batch_size", "1")
+    flags += ("--from_scratch", "encoder_small")
     started = start(recipe, folder, *flags, "--eval_strategy", "no", "--load_best_model_at_end", "false")
     wait_for(started, "example 2")
-    time.sleep(1)
+    time.sleep(3)
     started.send(signal.SIGTERM)
     time.sleep(2.5)
     asked = time.monotonic()
@@ -176,11 +178,6 @@ def refuse_jit_flag(recipe: str, folder: Path) -> Finding:
     return judge_refusal(run, "--enable_jit_checkpoint is always so here", absent=[folder / "result"])
 
 
-def for_recipes(attempt, *names: str, quick: tuple[str, ...] = ("ner",)) -> tuple[Case, ...]:
-    """A case for each recipe; those in `quick` in every run of the tests."""
-    return tuple(Case(recipe, partial(attempt, recipe), recipe not in quick) for recipe in names or RECIPES)
-
-
 def for_signals(**codes: int) -> tuple[Case, ...]:
     """NER stopped at step 4 by each of these signals, with the exit code it should have."""
     return tuple(
@@ -194,18 +191,18 @@ FAULTS = [
     Fault(
         "A1", "SIGTERM", plain="loses", wanted="survives",
         cases=(
-            *for_recipes(partial(stop_after, 4, signal.SIGTERM, 143)),
+            *spread("", partial(stop_after, 4, signal.SIGTERM, 143), quick=NER),
             Case("ner, before training", partial(stop_before_training, "ner")),
             Case("ner, while results are made", partial(stop_while_results_are_made, "ner")),
         ),
     ),
-    Fault("A2", "SIGTERM with enable_jit_checkpoint", "silently wrong", "clear", for_recipes(refuse_jit_flag, "ner")),
+    Fault("A2", "SIGTERM with enable_jit_checkpoint", "silently wrong", "clear", spread("", refuse_jit_flag, NER)),
     Fault(
-        "A3", "SIGTERM, SIGKILL two seconds later", "loses", "survives", for_recipes(stop_with_little_grace, quick=())
+        "A3", "SIGTERM, SIGKILL two seconds later", "loses", "survives", spread("", stop_with_little_grace, quick=())
     ),
     Fault(
         "A4", "SIGTERM during a long evaluation", "survives", "survives",
-        for_recipes(stop_within_evaluation),
+        spread("", stop_within_evaluation, quick=NER),
     ),
     Fault(
         "A5", "SIGTERM more than once", "silently wrong", "survives",
@@ -216,8 +213,8 @@ FAULTS = [
     ),
     Fault("A6", "SIGUSR1, SIGHUP", "loses", "survives", for_signals(SIGUSR1=138, SIGHUP=129)),
     Fault("A7", "SIGINT", "loses", "survives", for_signals(SIGINT=130)),
-    Fault("A8", "SIGKILL within a step", "survives", "survives", for_recipes(partial(kill_after, 5))),
-    Fault("A9", "SIGKILL at a random moment", "loses", "survives", for_recipes(kill_while_saving)),
+    Fault("A8", "SIGKILL within a step", "survives", "survives", spread("", partial(kill_after, 5), quick=NER)),
+    Fault("A9", "SIGKILL at a random moment", "loses", "survives", spread("", kill_while_saving, quick=NER)),
     Fault(
         "A10", "SIGKILL inside each file of a checkpoint", "loses", "survives",
         tuple(
@@ -225,7 +222,10 @@ FAULTS = [
             for recipe in RECIPES for name in FILES
         ),
     ),
-    Fault("A15", "a NaN loss once", "silently wrong", "survives", for_recipes(partial(break_one_step, "nan loss"))),
+    Fault(
+        "A15", "a NaN loss once", "silently wrong", "survives",
+        spread("", partial(break_one_step, "nan loss"), quick=NER),
+    ),
     Fault(
         "A16", "a NaN loss, with logging_nan_inf_filter either way", "silently wrong", "survives",
         (
@@ -234,7 +234,7 @@ FAULTS = [
     ),
     Fault(
         "A17", "an infinite gradient", "silently wrong", "survives",
-        for_recipes(partial(break_one_step, "inf gradient")),
+        spread("", partial(break_one_step, "inf gradient"), quick=NER),
     ),
     Fault(
         "A18", "a learning rate of 1e30, and losses that stay NaN", "silently wrong", "clear",

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.conftest import ROOT, read_jsonl
-from tests.faults.fault import Fault, Finding, judge_survival
+from tests.faults.fault import Fault, Finding, judge_survival, spread
 from tests.faults.samples import (
     change,
     evaluate,
@@ -14,7 +14,6 @@ from tests.faults.samples import (
     read_metrics,
     read_predictions,
     refuse,
-    spread,
     try_training,
 )
 

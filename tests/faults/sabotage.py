@@ -22,13 +22,16 @@ def spoil(kind: str, first: int, last: int) -> None:
     def hook(module, inputs, output):
         nonlocal seen
         is_counted = module.training == (kind != "nan evaluation")
-        if not isinstance(module, PreTrainedModel) or not is_counted or "logits" not in output:
+        if not isinstance(module, PreTrainedModel) or not is_counted:
+            return None
+        name = next((name for name in ("logits", "start_logits") if name in output), None)
+        if name is None:
             return None
         seen += 1
         if first <= seen <= last and kind in ("nan loss", "nan evaluation"):
-            output["logits"] = output["logits"] * float("nan")
+            output[name] = output[name] * float("nan")
         elif first <= seen <= last and kind == "inf gradient":
-            output["logits"].register_hook(lambda gradient: gradient * float("inf"))
+            output[name].register_hook(lambda gradient: gradient * float("inf"))
         elif first <= seen <= last:
             raise RuntimeError("something broke in this batch")
         return output

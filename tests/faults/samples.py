@@ -4,12 +4,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from tests.conftest import ROOT, read_jsonl
-from tests.faults.fault import RECIPES, Case, Finding, judge_refusal, judge_survival, list_flags, run_recipe
+from tests.faults.fault import Finding, judge_refusal, judge_survival, list_flags, run_recipe
 from tests.faults.forked import Run
 
 # The column that a model reads, and the one that it learns to give.
@@ -21,6 +19,8 @@ OUTPUTS = {
     "sentiment": "label", "ner": "tags", "translation": "de", "summarization": "summary", "qa": "answers",
     "dialogue": "completion",
 }  # fmt: skip
+# The readers are one for all recipes: a pair of them tries each quickly, the six of them all.
+PAIR = ("sentiment", "dialogue")
 LINES = 24  # of a file that is good but for the fault
 
 
@@ -137,16 +137,3 @@ def judge_words(run: Run, *patterns: str, is_right: bool = True) -> Finding:
     """survives where the run ended well and said all of this."""
     missing = [pattern for pattern in patterns if not re.search(pattern, run.stdout)]
     return judge_survival(run, is_right and not missing, f"not said: {missing}: {run.stdout[:1500]}" if missing else "")
-
-
-def spread(
-    name: str,
-    attempt: Callable[[str, Path], Finding],
-    recipes: tuple[str, ...] = RECIPES,
-    quick: tuple[str, ...] = RECIPES,
-) -> tuple[Case, ...]:
-    """A case for each recipe; `make test` tries those of the `quick` ones, since all six share what is tried."""
-    return tuple(
-        Case(f"{recipe}{', ' if name else ''}{name}", partial(attempt, recipe), is_slow=recipe not in quick)
-        for recipe in recipes
-    )

@@ -85,7 +85,8 @@ def judge_resume(run: Run, folder: Path, pattern: str, recipe: str, *flags: obje
 def outlive_lost_checkpoint(fault: str, folder: Path) -> Finding:
     """The second of three checkpoints cannot be written: the best model is looked for among the others."""
     flags = ("--eval_strategy", "steps", "--eval_steps", "2", "--load_best_model_at_end", "--metric_for_best_model")
-    flags = (*flags, "loss", "--learning_rate", "1e-3")
+    # So drawn, the loss falls with each evaluation: the best model is not the one that is lost.
+    flags = (*flags, "loss", "--learning_rate", "1e-3", "--train_sampling_strategy", "random")
     run = run_injected(fault, "sentiment", folder, *flags, FAULT_AT="4")
     finding = judge_same_result(run, folder, r"checkpoint-4 could not be written and is deleted", "sentiment", *flags)
     left = sorted(path.name for path in (folder / "result").glob("checkpoint-*"))
@@ -169,7 +170,7 @@ def refuse_batch_of_step(recipe: str, folder: Path) -> Finding:
 
 def refuse_batch_of_evaluation(folder: Path) -> Finding:
     flags = ("--eval_strategy", "steps", "--eval_steps", "4")
-    run = run_injected("memory of an evaluation", "sentiment", folder, *flags, FAULT_AT="4", FAULT_ROWS="4")
+    run = run_injected("memory of an evaluation", "sentiment", folder, *flags, FAULT_AT="4", FAULT_ROWS="1")
     pattern = r"error: Out of memory in the evaluation of step 4: use --per_device_eval_batch_size 4; .*checkpoint-4 is"
     changed = ("--per_device_eval_batch_size", "4")
     return judge_resume(run, folder, pattern, "sentiment", *flags, changed=changed)
@@ -306,9 +307,9 @@ def end_frozen_rank(folder: Path) -> Finding:
     return Finding("clear", told[0])
 
 
-def outlive_lost_checkpoint_of_two(folder: Path) -> Finding:
-    """Only the first process writes the weights: the second one learns that they are lost, and goes on."""
-    run = launch_two("optimizer once", folder, FAULT_AT="4").finish()
+def outlive_lost_checkpoint_of_two(fault: str, folder: Path) -> Finding:
+    """Only the first process writes this: the second one learns that it is lost, and goes on."""
+    run = launch_two(fault, folder, FAULT_AT="4").finish()
     left = sorted(path.name for path in (folder / "result").glob("checkpoint-*"))
     told = "checkpoint-4 could not be written and is deleted" in run.stdout
     return judge_survival(run, told and left == ["checkpoint-2", "checkpoint-6"], f"{left}: {run.tail()}")
@@ -327,8 +328,10 @@ FAULTS = [
         cases=(
             Case("the optimizer of one", bind(outlive_lost_checkpoint, "optimizer once")),
             Case("the weights of one", bind(outlive_lost_checkpoint, "weights once")),
+            Case("the seal of one", bind(outlive_lost_checkpoint, "seal once")),
             Case("three in a row", end_on_third_lost_checkpoint),
-            Case("two processes", outlive_lost_checkpoint_of_two, is_slow=True),
+            Case("two processes", bind(outlive_lost_checkpoint_of_two, "optimizer once"), is_slow=True),
+            Case("the seal of two processes", bind(outlive_lost_checkpoint_of_two, "seal once"), is_slow=True),
         ),
     ),
     Fault(

@@ -2,21 +2,18 @@
 
 from pathlib import Path
 
-from tests.faults.fault import Fault, Finding, judge_survival
+from tests.faults.fault import Fault, Finding, judge_survival, spread
 from tests.faults.samples import (
     INPUTS,
+    PAIR,
     evaluate,
     judge_rows,
     list_rows,
     read_predictions,
     refuse,
-    spread,
     write_csv,
     write_file,
 )
-
-# The readers are one for all recipes: a pair of them tries each quickly, the six of them all.
-PAIR = ("sentiment", "dialogue")
 
 
 def refuse_bare_header(recipe: str, folder: Path) -> Finding:
@@ -100,7 +97,8 @@ def refuse_semicolons(recipe: str, folder: Path) -> Finding:
 
 def read_tabs(recipe: str, folder: Path) -> Finding:
     rows = [
-        {name: value.replace('"', "'") for name, value in row.items()} for row in list_rows(recipe, 8, "validation")
+        {name: value if value.startswith("{") else value.replace('"', "'") for name, value in row.items()}
+        for row in list_rows(recipe, 8, "validation")
     ]
     text = "\n".join("\t".join(values) for values in [list(rows[0]), *(row.values() for row in rows)]) + "\n"
     return judge_rows(recipe, folder, rows, text, "validation.tsv")

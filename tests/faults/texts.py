@@ -6,7 +6,7 @@ from pathlib import Path
 from common.metrics.summaries import Summaries
 from common.metrics.translations import Translations
 from tests.conftest import ROOT, read_jsonl
-from tests.faults.fault import Case, Fault, Finding, judge_survival
+from tests.faults.fault import Case, Fault, Finding, judge_survival, spread
 from tests.faults.samples import (
     INPUTS,
     OUTPUTS,
@@ -17,7 +17,6 @@ from tests.faults.samples import (
     read_metrics,
     read_predictions,
     refuse,
-    spread,
     write_file,
 )
 

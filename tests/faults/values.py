@@ -5,7 +5,7 @@ import random
 from functools import partial
 from pathlib import Path
 
-from tests.faults.fault import Fault, Finding
+from tests.faults.fault import Fault, Finding, spread
 from tests.faults.samples import (
     INPUTS,
     OUTPUTS,
@@ -16,7 +16,6 @@ from tests.faults.samples import (
     list_rows,
     read_predictions,
     refuse,
-    spread,
     try_training,
     write_csv,
     write_file,
@@ -50,7 +49,7 @@ def refuse_number(recipe: str, folder: Path) -> Finding:
 def refuse_numbers(recipe: str, folder: Path) -> Finding:
     """In all rows."""
     rows = [row | {INPUTS[recipe]: number} for number, row in enumerate(list_rows(recipe))]
-    return refuse(recipe, folder, rows, rf":1: {NAMES[recipe]}: .*(; write a text|a list of words is needed)")
+    return refuse(recipe, folder, rows, rf":1: {NAMES[recipe]}: .*; write a (text|list of words)")
 
 
 def refuse_missing_value(recipe: str, folder: Path) -> Finding:

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.conftest import ROOT, read_jsonl, save_encoder
-from tests.faults.fault import Fault, Finding, judge_refusal, judge_survival, list_flags, run_recipe
-from tests.faults.samples import change, evaluate, read_metrics, read_predictions, refuse, spread
+from tests.faults.fault import Fault, Finding, judge_refusal, judge_survival, list_flags, run_recipe, spread
+from tests.faults.samples import change, evaluate, read_metrics, read_predictions, refuse
 
 ZERO_WIDTH = "\u200b"
 
