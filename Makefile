@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread a process: on few cores two threads wait for each other more than they help, and results repeat exactly.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
-.PHONY: demo test test-all test-real style format clean
+.PHONY: demo test test-all test-real bench style format clean
 
 demo: $(VENV)/installed  ## train the recipes on their samples, offline, on a CPU; one thread, since the models are small
 	for recipe in sentiment ner qa translation summarization dialogue; do OMP_NUM_THREADS=1 $(BIN)/accelerate launch recipes/$$recipe/run.py || exit; done
@@ -19,6 +19,10 @@ test-all: $(VENV)/installed-dev  ## and those of every launcher and every adapte
 
 test-real: $(VENV)/installed-dev  ## tests with a real pretrained model and real data; says what is missing
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m real -rs
+
+bench: $(VENV)/installed-dev  ## padding and speed beside upstream's, on the GPU if there is one; DATA=directory ENCODER=directory
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.padding $(if $(DATA),--data $(DATA)) $(if $(ENCODER),--encoder $(ENCODER))
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed $(if $(DATA),--data $(DATA)) $(if $(ENCODER),--encoder $(ENCODER))
 
 style: $(VENV)/installed-dev  ## check lint and format
 	$(BIN)/ruff check .
