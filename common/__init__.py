@@ -1,7 +1,10 @@
 """What every recipe calls and no recipe edits. It never imports a recipe."""
 
 import logging
+import time
 import warnings
+
+STARTED = time.time()  # what changes on the disk from here on, the process has perhaps not loaded
 
 # Recipes import `common` before the libraries, so that these messages, which are wrong or useless, do not open each
 # run: on machines without a GPU an optional kernel package, and DeepSpeed's search for an accelerator; with an adapter

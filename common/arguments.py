@@ -5,9 +5,10 @@ A field's help sentence, type and default are written here once: `--help`, the Y
 
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from common.batch_arguments import BatchArguments
 from common.best_score import check_best_model
 from common.errors import UserError
 from common.launching import check_deepspeed_file
@@ -151,6 +152,7 @@ class DataArguments:
     max_predict_samples: int | None = option(None, "Use only the first N test rows.")
     max_chars: int = option(2_000_000, "Most characters of a row's text: more are refused, as rows joined by mistake.")
     preprocessing_num_workers: int | None = option(None, "Processes that tokenize. Default: one.")
+    overwrite_cache: bool = option(False, "Prepare the rows anew, also where the cache has them from an earlier run.")
     language: str | None = option(None, "Language code of the texts (en, zh, ...), kept in recipe.json and the card.")
 
     def __post_init__(self):
@@ -192,7 +194,7 @@ class GenerationArguments:
 
 
 @dataclass
-class RunArguments(RecoveryArguments):
+class RunArguments(RecoveryArguments, BatchArguments):
     """What this project adds to Hugging Face's TrainingArguments, and the defaults that it turns round."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
@@ -212,14 +214,6 @@ class RunArguments(RecoveryArguments):
         None, "Stop after this many evaluations without a better metric_for_best_model."
     )
     early_stopping_threshold: float = option(0.0, "How much better an evaluation must be to count for early stopping.")
-    train_sampling_strategy: str = field(
-        default="random",
-        metadata={
-            "help": "Order of the training rows: random, sequential, group_by_length, batch_rebalance, or balanced "
-            "(each class as often as any other; for recipes with one class a row).",
-            "choices": ["random", "sequential", "group_by_length", "batch_rebalance", "balanced"],
-        },
-    )
     # Hugging Face's default replaces a NaN loss by the running average in every log, so a broken run looks healthy.
     logging_nan_inf_filter: bool = option(False, "Hide NaN and infinite losses in the logs.")
     # Without it the patience of early stopping starts again at every resume.
@@ -252,6 +246,7 @@ class RunArguments(RecoveryArguments):
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise UserError("early_stopping_patience needs load_best_model_at_end: true, else the last model is kept.")
         check_best_model(self)
+        self.check_batches()
         check_deepspeed_file(self)
         super().__post_init__()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from common.arguments import DataArguments
 from common.characters import UnseenCharacters, refuse_long_row
 from common.console import say
+from common.data_cache import map_cached
 from common.errors import RowError, UserError
 from common.lines import SHOWN_COMPLAINTS, escape_controls, suggest
 from common.sources import Source, find_sources
@@ -104,24 +105,26 @@ def load_splits(
 
 
 def map_splits(
-    splits: datasets.DatasetDict, function: Callable, num_proc: int | None = None, **arguments
+    splits: datasets.DatasetDict,
+    function: Callable,
+    num_proc: int | None = None,
+    overwrite_cache: bool = False,
+    **arguments,
 ) -> datasets.DatasetDict:
     """What `map_rows` makes of each split, with the same arguments."""
     return datasets.DatasetDict(
-        {split: map_rows(rows, function, num_proc, **arguments) for split, rows in splits.items()}
+        {split: map_rows(rows, function, num_proc, overwrite_cache, **arguments) for split, rows in splits.items()}
     )
 
 
-def map_rows(rows: datasets.Dataset, function: Callable, num_proc: int | None = None, **arguments) -> datasets.Dataset:
-    """What `function(batch of rows, their numbers, **arguments)` returns; none of the rows' own columns is kept."""
-    return rows.map(
-        function,
-        batched=True,
-        with_indices=True,
-        remove_columns=rows.column_names,
-        num_proc=num_proc,
-        fn_kwargs=arguments,
-    )
+def map_rows(
+    rows: datasets.Dataset, function: Callable, num_proc: int | None = None, overwrite_cache: bool = False, **arguments
+) -> datasets.Dataset:
+    """What `function(batch of rows, their numbers, **arguments)` returns; none of the rows' own columns is kept.
+
+    It is kept for the next run, which finds it by the content of the rows, the arguments and the source texts.
+    """
+    return map_cached(rows, function, arguments, num_proc, overwrite_cache)
 
 
 def require_text(row: dict, name: str) -> str:

@@ -15,8 +15,8 @@ import yaml
 NOT_PART_OF_A_RUN = {
     "output_dir", "dry_run", "per_device_eval_batch_size",
     "report_to", "run_name", "disable_tqdm", "log_level", "log_level_replica",
-    "preprocessing_num_workers", "dataloader_num_workers", "save_total_limit", "cache_dir", "license", "push_to_hub",
-    "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
+    "preprocessing_num_workers", "overwrite_cache", "dataloader_num_workers", "save_total_limit", "cache_dir",
+    "license", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
     *(setting.name for setting in fields(TrackingArguments)), *(setting.name for setting in fields(RecoveryArguments)),
 }  # fmt: skip
 # Compared by what they come to: the rows of an optimizer step, and what the files hold.

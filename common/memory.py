@@ -116,7 +116,7 @@ def choose_batch(arguments: list, training_args, config) -> tuple[Batch, list[st
     given = [next((getattr(part, name) for part in arguments if hasattr(part, name)), None) for name in names]
     lengths = [min(limit, LONGEST_DEFAULT) if length is None else length for length in given]
     unset = [name for name, length in zip(names, given, strict=True) if length is None]
-    return Batch(training_args.per_device_train_batch_size, *lengths), unset
+    return Batch(training_args.count_rows(sum(lengths)), *lengths), unset
 
 
 def change_method(model_args: ModelArguments, method: str) -> ModelArguments:

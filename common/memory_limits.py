@@ -18,6 +18,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def choose_smaller_batch(training_args) -> tuple[int, int] | None:
     """Half the rows of a batch or fewer, and the accumulation that keeps the rows of a step; None from one row on."""
     rows, accumulation = training_args.per_device_train_batch_size, training_args.gradient_accumulation_steps
+    if training_args.max_tokens_per_batch:
+        return None
     # The largest that divides them: half of 6 rows is 3, of 9 it is 3 too.
     smaller = next((number for number in range(rows // 2, 0, -1) if rows % number == 0), None)
     return None if smaller is None else (smaller, accumulation * (rows // smaller))
@@ -29,6 +31,10 @@ def advise_smaller_batch(training_args, is_evaluating: bool) -> str:
         rows = training_args.per_device_eval_batch_size
         if rows > 1:
             return f"use --per_device_eval_batch_size {rows // 2}; scores do not depend on it"
+    if training_args.max_tokens_per_batch and not is_evaluating:
+        return (
+            f"use --max_tokens_per_batch {training_args.max_tokens_per_batch // 2}, or cut the rows (--max_seq_length)"
+        )
     pair = None if is_evaluating else choose_smaller_batch(training_args)
     if pair is None:
         return "one row at a time is too much: cut them (--max_seq_length), or use --activation_checkpointing or LoRA"

@@ -188,12 +188,14 @@ def list_settings(recipe: dict, model_args, training_args) -> list[str]:
     """How the model was trained, a sentence each; what was left at its default as far as it matters."""
     args = training_args
     rows, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    filled = f"{count_rows_per_step(args)}: {rows} rows"
+    if args.max_tokens_per_batch:
+        filled = f"of up to {args.max_tokens_per_batch} pieces with their padding"
     length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
     lines = [
         f"learning rate {args.learning_rate}, {args.lr_scheduler_type.value} schedule, {args.optim.value}, {length}, "
         f"seed {args.seed}",
-        f"effective batch {count_rows_per_step(args)}: {rows} rows x {steps} accumulation steps x "
-        f"{count_devices(args)} devices",
+        f"effective batch {filled} x {steps} accumulation steps x {count_devices(args)} devices",
         f"computed in {name_precision(args)}, weights in float32",
     ]
     if args.layerwise_lr_decay is not None:

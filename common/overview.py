@@ -8,6 +8,7 @@ from common.control_tokens import describe_control_tokens
 from common.models import name_precision
 from common.optimization import describe_rates
 from common.parts import find_shape, has_tied_head, locate_parameters
+from common.sampling import measure_rows
 
 import numpy as np
 from datasets import DatasetDict
@@ -23,7 +24,7 @@ def describe_run(
     `facts` are the recipe's own lines; `show_example` turns one row of a collated batch into text.
     """
     lines = {"data": ", ".join(f"{name} {len(rows):,} rows" for name, rows in splits.items())}
-    lengths = {name: np.array([len(ids) for ids in rows["input_ids"]]) for name, rows in features.items()}
+    lengths = {name: measure_rows(rows)[:, 0] for name, rows in features.items()}
     lines["lengths"] = "pieces: " + "; ".join(f"{name} {_summarise(values)}" for name, values in lengths.items())
     lines |= facts
     control_tokens = describe_control_tokens(trainer.processing_class, splits)
@@ -107,13 +108,18 @@ def count_rows_per_step(training_args) -> int:
 def _describe_steps(trainer) -> dict[str, str]:
     args = trainer.args
     devices, rows = count_devices(args), count_rows_per_step(args)
+    filled = f"{rows} rows a step = {args.per_device_train_batch_size} a device"
     steps_per_epoch = max(-(-len(trainer.train_dataset) // rows), 1)
+    lengths = f", {args.length_groups_per_step} lengths a step" if args.length_groups_per_step > 1 else ""
+    if args.max_tokens_per_batch:
+        filled = f"up to {args.max_tokens_per_batch:,} pieces with their padding a device"
+        steps_per_epoch = -(-len(trainer._get_train_sampler()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else int(np.ceil(args.num_train_epochs * steps_per_epoch))
     warmup = args.get_warmup_steps(steps)
     warning = f"warmup_steps is {warmup}, but the run ends after {steps}: learning_rate is never reached; lower it"
     return {
-        "batch": f"{rows} rows a step = {args.per_device_train_batch_size} a device x {devices} "
-        f"x {args.gradient_accumulation_steps} accumulation, sampling {args.train_sampling_strategy}",
+        "batch": f"{filled} x {devices} x {args.gradient_accumulation_steps} accumulation, "
+        f"sampling {args.train_sampling_strategy}{lengths}",
         "steps": f"{steps:,} ({steps / steps_per_epoch:g} epochs), {warmup} warmup, "
         f"{args.optim.value} {describe_rates(trainer.model, args)} {args.lr_scheduler_type.value}, seed {args.seed}",
         **({"warning": warning} if warmup > steps else {}),

@@ -15,11 +15,13 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 
-def pack_dialogues(features: Dataset, max_length: int, num_proc: int | None = None) -> Dataset:
+def pack_dialogues(
+    features: Dataset, max_length: int, num_proc: int | None = None, overwrite_cache: bool = False
+) -> Dataset:
     """Rows of up to `max_length` pieces, each of whole dialogues; `position_ids` start at 0 in each of them."""
     lengths = [len(ids) for ids in features["input_ids"]]
     bins = Dataset.from_dict({"members": list(fill_bins(lengths, max_length))})
-    return map_rows(bins, _join_members, num_proc, features=features)
+    return map_rows(bins, _join_members, num_proc, overwrite_cache, features=features)
 
 
 def fill_bins(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
@@ -69,8 +71,13 @@ class DialogueCollator:
     Padding behind packed dialogues is one more, of its own. Flash attention reads borders in a single row only.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, attn_implementation: str | None = None):
-        self.pad = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8)
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        attn_implementation: str | None = None,
+        pad_to_multiple_of: int | None = None,
+    ):
+        self.pad = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
         self.is_flat = "flash" in (attn_implementation or "")
         self.padding = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.footprint import Batch, Footprint, count_footprint
 from common.layouts import find_layout
+from common.sampling import measure_rows
 
 import psutil
 import torch
@@ -58,9 +59,8 @@ def estimate_step(trainer) -> tuple[Footprint, str]:
     """What a step of this run takes on each device, for its longest rows, and that in words."""
     model, args, rows = trainer.model, trainer.args, trainer.train_dataset
     # Found in the data: what the model could take is often much longer.
-    names = ["input_ids", "labels"] if getattr(model.config, "is_encoder_decoder", False) else ["input_ids"]
-    lengths = [max((len(values) for values in rows[name]), default=0) for name in names]
-    batch, layout = Batch(args.per_device_train_batch_size, *lengths), find_layout(trainer.accelerator)
+    lengths = measure_rows(rows, trainer.SIDES).max(0, initial=0).tolist()
+    batch, layout = Batch(args.count_rows(max(sum(lengths), 1)), *lengths), find_layout(trainer.accelerator)
     footprint = count_footprint(model, args, layout, batch)
     return footprint, f"{list_parts(footprint)}; {layout.name}, {describe_batch(batch)}"
 

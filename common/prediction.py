@@ -13,6 +13,7 @@ from pathlib import Path
 from common.adapters import ADAPTER_DIRECTORY, find_unmerged_adapter
 from common.atomic_files import read_json
 from common.errors import UserError
+from common.evaluation_batches import cut_batches
 from common.inputs import Fault, Input, check_inputs, read_inputs
 from common.models import choose_device, load_result
 from common.predictors import TASKS
@@ -156,12 +157,12 @@ class _Compute:
     def __call__(self, windows: dict[str, list], function: Callable) -> list[tuple[np.ndarray, ...]]:
         model, tokenizer = self.predictor.model, self.predictor.task.tokenizer
         names = [name for name in (*tokenizer.model_input_names, "labels") if name in windows]
-        collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
+        collate = DataCollatorWithPadding(tokenizer)
         lengths = np.array([len(ids) for ids in windows["input_ids"]])
-        order = np.argsort(-lengths, kind="stable").tolist()  # the longest first: too large a batch fails at once
+        order = np.argsort(-lengths, kind="stable")  # the longest first: too large a batch fails at once
         results = [None] * len(order)
-        for start in range(0, len(order), self.predictor.batch_size):
-            chosen = order[start : start + self.predictor.batch_size]
+        for places in cut_batches(lengths[order][:, None], self.predictor.batch_size):
+            chosen = order[places].tolist()
             batch = collate([{name: windows[name][index] for name in names} for index in chosen])
             with torch.no_grad():
                 outputs = function(model, {name: values.to(model.device) for name, values in batch.items()})

@@ -1,10 +1,58 @@
-"""Orders of the training rows, drawn anew each epoch and the same again after a resume."""
+"""Which rows share a batch: rows of like length, drawn anew each epoch and the same again after a resume."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from common.errors import UserError
 
 import numpy as np
+import pyarrow.compute
 import torch
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from datasets import Dataset
+from transformers.trainer_pt_utils import BatchRebalanceSampler
+
+ROWS_READ_AT_ONCE = 10_000
+JITTER = 0.005  # by which a length is taken for longer or shorter, so that other rows meet in each epoch
+FINE = 16  # rows of similar length that stay together while batches are filled up to a number of tokens
+
+
+def measure_rows(rows: Dataset | Sequence[dict], names: Sequence[str] = ("input_ids",)) -> np.ndarray:
+    """The lengths of the lists in these columns, [rows, columns]."""
+    if not isinstance(rows, Dataset):
+        return np.array([[len(row[name]) for name in names] for row in rows]).reshape(-1, len(names))
+    parts = [np.zeros((0, len(names)), dtype=np.int64)]
+    for table in rows.select_columns(list(names)).with_format("arrow").iter(ROWS_READ_AT_ONCE):
+        parts.append(np.stack([pyarrow.compute.list_value_length(table[name]).to_numpy() for name in names], axis=1))
+    return np.concatenate(parts)
+
+
+def group_rows(lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """The numbers of the rows in groups of `size` with little padding; the last group may have fewer.
+
+    `lengths` is [rows, sides]: a row of an encoder-decoder has two. The rows are halved, along the side that leaves
+    less padding, until a group is left (a k-d tree, Bentley 1975). Rows that are equally long stay in their order.
+    """
+    groups, stack = [], [np.arange(len(lengths))]
+    while stack:
+        rows = stack.pop()
+        number = -(-len(rows) // size)
+        if number < 2:
+            groups.append(rows)
+            continue
+        middle = number // 2 * size
+        halves = [_halve(rows, lengths, side, middle) for side in range(lengths.shape[1])]
+        first, second = min(halves, key=lambda pair: sum(_count_padded(lengths[half]) for half in pair))
+        stack += [second, first]
+    return groups
+
+
+def _halve(rows: np.ndarray, lengths: np.ndarray, side: int, middle: int) -> tuple[np.ndarray, np.ndarray]:
+    ordered = rows[np.argsort(lengths[rows, side], kind="stable")]
+    return ordered[:middle], ordered[middle:]
+
+
+def _count_padded(lengths: np.ndarray) -> float:
+    """The pieces of these rows in one batch, with those that fill them up."""
+    return len(lengths) * lengths.max(0).sum()
 
 
 class EpochSampler(torch.utils.data.Sampler):
@@ -25,18 +73,107 @@ class EpochSampler(torch.utils.data.Sampler):
 class LengthGroupedSampler(EpochSampler):
     """The order of `train_sampling_strategy: group_by_length`, drawn from (seed, epoch) alone.
 
+    `lengths` is [rows, sides]. The `rows_per_step` of an optimizer step, over all processes, are `groups` groups of
+    like lengths. Which rows meet differs between epochs, and the groups come in random order but for the largest, which
+    is the first: one that does not fit fails at once. The rows that do not fill a step are drawn at random and come
+    last. The steps are the same however they are divided into batches, which are of `batch_size` rows with like
+    lengths again.
+
     Trainer's own sampler draws from the global random state, which no checkpoint holds as it was at the start of an
-    epoch: a run resumed in its second epoch trains on other batches (transformers 5.23). `rows_per_step` is the number
-    of rows of an optimizer step over all processes, so that the steps are the same however a step is divided.
+    epoch: a run resumed in its second epoch trains on other batches (transformers 5.23).
     """
 
-    def __init__(self, lengths: list[int], rows_per_step: int, seed: int):
+    def __init__(self, lengths: np.ndarray, rows_per_step: int, batch_size: int, seed: int, groups: int = 1):
         super().__init__(len(lengths), seed)
-        self.lengths, self.rows_per_step = lengths, rows_per_step
+        assert rows_per_step % groups == 0, "each group of a step has as many rows as any other"
+        self.lengths, self.rows_per_step, self.batch_size, self.groups = lengths, rows_per_step, batch_size, groups
 
     def __iter__(self):
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.rows_per_step, generator=generator))
+        rows, lengths, generator = draw_lengths(self.lengths, self.seed, self.epoch)
+        whole = len(rows) - len(rows) % self.rows_per_step
+        groups = group_rows(lengths[:whole], self.rows_per_step // self.groups) if whole else []
+        groups = [groups[number] for number in generator.permutation(len(groups))]
+        if groups:
+            largest = max(range(len(groups)), key=lambda number: _count_padded(self.lengths[rows[groups[number]]]))
+            groups.insert(0, groups.pop(largest))
+        if whole < len(rows):
+            groups.append(np.arange(whole, len(rows)))
+        for group in groups:
+            for batch in group_rows(lengths[group], self.batch_size):
+                yield from rows[group[batch]].tolist()
+
+
+def draw_lengths(lengths: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """The rows in random order and a little more or less than their lengths, [rows, sides]; same for (seed, epoch)."""
+    generator = np.random.default_rng((seed, epoch))
+    rows = generator.permutation(len(lengths))
+    return rows, lengths[rows] * generator.uniform(1 - JITTER, 1 + JITTER, lengths.shape), generator
+
+
+class TokenBatchSampler(BatchRebalanceSampler):
+    """The batches of `max_tokens_per_batch`: as many rows of like length as have so many pieces with their padding.
+
+    Both sides of an encoder-decoder's rows are counted. Each of the `processes` gets its own batch of a step, nearly
+    as large as those of the others. Every epoch has as many batches as any other, so that the number of steps is
+    known when training starts. Each row is drawn once an epoch (where there are fewer rows than processes: again).
+    A subclass of Hugging Face's sampler, because its Trainer takes that one for batches rather than rows.
+    """
+
+    def __init__(self, lengths: np.ndarray, max_tokens: int, seed: int, processes: int = 1, process: int = 0):
+        self.lengths, self.max_tokens, self.seed = lengths, max_tokens, seed
+        self.processes, self.process, self.epoch = processes, process, 0
+        longest = int(lengths.sum(1).max())
+        if longest > max_tokens:
+            raise UserError(
+                f"max_tokens_per_batch is {max_tokens}, but the longest training row has {longest} pieces: set it to "
+                "that at least, or cut the rows shorter."
+            )
+        # Lengths are drawn anew each epoch, so that one needs a few batches more than another.
+        most = max(len(self._fill_batches(epoch)) for epoch in range(3))
+        self.count = -(-most // processes) * processes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the training loop at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.count // self.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = self._fill_batches(self.epoch)
+        if len(batches) > self.count:
+            batches = self._fill_batches(0)
+        batches.sort(key=self._count_pieces, reverse=True)
+        while len(batches) < self.count:
+            batches += self._take_half(batches)
+        batches.sort(key=self._count_pieces, reverse=True)
+        steps = [batches[start : start + self.processes] for start in range(0, self.count, self.processes)]
+        # The largest first: one that does not fit fails at once.
+        order = 1 + np.random.default_rng((self.seed, self.epoch, 1)).permutation(len(steps) - 1)
+        for number in (0, *order.tolist()):
+            yield steps[number][self.process].tolist()
+
+    def _count_pieces(self, batch: np.ndarray) -> int:
+        return int(_count_padded(self.lengths[batch]))
+
+    def _fill_batches(self, epoch: int) -> list[np.ndarray]:
+        rows, lengths, _ = draw_lengths(self.lengths, self.seed, epoch)
+        ordered = rows[np.concatenate(group_rows(lengths, FINE))]
+        batches, start, longest = [], 0, []
+        for end, row in enumerate(self.lengths[ordered].tolist()):
+            longest = [max(pair) for pair in zip(longest, row, strict=True)] if longest else row
+            if (end + 1 - start) * sum(longest) > self.max_tokens:
+                batches.append(ordered[start:end])
+                start, longest = end, row
+        return [*batches, ordered[start:]]
+
+    def _take_half(self, batches: list[np.ndarray]) -> list[np.ndarray]:
+        """Half of the rows of the largest batch that has more than one, taken away from it."""
+        for number, batch in enumerate(batches):
+            if len(batch) > 1:
+                batches[number] = batch[: len(batch) // 2]
+                return [batch[len(batch) // 2 :]]
+        return [batches[0]]
 
 
 class BalancedSampler(EpochSampler):

@@ -7,9 +7,8 @@ from common.losses import IGNORED
 from common.models import choose_max_length
 from common.windows import count_cut_texts
 
-import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from transformers import DataCollatorForSeq2Seq, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 MANY_COPIES = 0.2  # of the pairs of a split
@@ -116,16 +115,6 @@ def _tokenize(tokenizer, texts: list[str], is_target: bool, prefix: str = "") ->
     return encoded
 
 
-def sort_for_generation(features: DatasetDict) -> DatasetDict:
-    """Every split but train with its longest sources first: little padding, and too large a batch fails at once."""
-    return DatasetDict({split: rows if split == "train" else _sort(rows) for split, rows in features.items()})
-
-
-def _sort(rows: Dataset) -> Dataset:
-    lengths = np.array([len(ids) for ids in rows["input_ids"]])
-    return rows.select(np.argsort(-lengths, kind="stable"))
-
-
 def describe_cut_pairs(
     features: DatasetDict, max_source_length: int, max_target_length: int, keep: str = "head"
 ) -> str:
@@ -146,8 +135,10 @@ class PairCollator:
     mBART's fails at a row without target (transformers 5.23).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
-        self.pad = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, pad_to_multiple_of: int | None = None
+    ):
+        self.pad = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
         self.tokenizer, self.model = tokenizer, model
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:

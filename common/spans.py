@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+SLICE = 1000  # windows whose pieces are in memory at once
+
 
 def find_context(sequence_ids: Sequence[int | None]) -> tuple[int, int]:
     """The first piece of the second text of a pair, and the piece after its last one."""
@@ -69,24 +71,26 @@ def rank_answers(predictions, windows: Dataset, questions: Dataset) -> list[dict
     `null_score` is the lowest of the windows (a window without the answer says "no answer" rightly).
     """
     scores, firsts, lasts, null_scores = predictions[:4]
+    rows = _get_column(windows, "row")
     context_starts = _get_column(windows, "context_start")[:, None]
     starts = _pick(windows, "starts", firsts - context_starts)
     ends = _pick(windows, "ends", lasts - context_starts)
     possible = scores > np.finfo(np.float32).min / 2
-    ranked = [{"spans": {}, "null_score": np.inf} for _ in range(len(questions))]
-    for row, question in enumerate(_get_column(windows, "row")):
-        found = ranked[question]
-        found["null_score"] = min(found["null_score"], float(null_scores[row]))
-        chosen = possible[row]
-        for score, start, end in zip(
-            scores[row, chosen].tolist(), starts[row, chosen].tolist(), ends[row, chosen].tolist(), strict=True
-        ):
-            if score > found["spans"].get((start, end), -np.inf):
-                found["spans"][start, end] = score
-    for found in ranked:
-        spans = [(score, *span) for span, score in found["spans"].items()]
-        found["spans"] = sorted(spans, key=lambda span: (-span[0], *span[1:]))
-    return ranked
+    of_question = np.broadcast_to(rows[:, None], scores.shape)[possible]
+    scores, starts, ends = scores[possible], starts[possible], ends[possible]
+    # Equal spans side by side, of which the first, with the highest score, is kept.
+    order = np.lexsort((-scores, ends, starts, of_question))
+    keys = np.stack([of_question, starts, ends])[:, order]
+    kept = order[np.concatenate([np.ones(len(order[:1]), bool), (keys[:, 1:] != keys[:, :-1]).any(0)])]
+    kept = kept[np.lexsort((ends[kept], starts[kept], -scores[kept], of_question[kept]))]
+    spans = list(zip(scores[kept].tolist(), starts[kept].tolist(), ends[kept].tolist(), strict=True))
+    borders = np.searchsorted(of_question[kept], np.arange(len(questions) + 1)).tolist()
+    lowest = np.full(len(questions), np.inf)
+    np.fmin.at(lowest, rows, null_scores)
+    return [
+        {"spans": spans[start:end], "null_score": null_score}
+        for start, end, null_score in zip(borders[:-1], borders[1:], lowest.tolist(), strict=True)
+    ]
 
 
 def _get_column(windows: Dataset, name: str) -> np.ndarray:
@@ -94,13 +98,19 @@ def _get_column(windows: Dataset, name: str) -> np.ndarray:
 
 
 def _pick(windows: Dataset, name: str, positions: np.ndarray) -> np.ndarray:
-    """The values at `positions` [windows, n] of a column of lists; positions outside a list give its nearest value."""
-    column = windows.with_format("arrow", columns=[name])[:][name].combine_chunks()
-    values, borders = column.flatten().to_numpy(), column.offsets.to_numpy() - column.offsets[0].as_py()
-    lengths = np.diff(borders)[:, None]
-    if len(values) == 0:
-        return np.zeros_like(positions)
-    return values[borders[:-1, None] + np.clip(positions, 0, lengths - 1)]
+    """The values at `positions` [windows, n] of a column of lists; positions outside a list give its nearest value.
+
+    The column, which has a number for each piece, is read in slices.
+    """
+    column = windows.with_format("arrow", columns=[name])
+    picked = np.zeros_like(positions)
+    for first in range(0, len(picked), SLICE):
+        lists = column[first : first + SLICE][name].combine_chunks()
+        values, borders = lists.flatten().to_numpy(), lists.offsets.to_numpy() - lists.offsets[0].as_py()
+        if len(values):
+            places = np.clip(positions[first : first + SLICE], 0, np.diff(borders)[:, None] - 1)
+            picked[first : first + SLICE] = values[borders[:-1, None] + places]
+    return picked
 
 
 def compute_mean_loss(evaluated) -> dict[str, float]:

@@ -13,17 +13,19 @@ from common.adapters import (
 )
 from common.callbacks import AllocateRanks, RunLog
 from common.errors import UserError
+from common.evaluation_batches import EvaluationBatches
 from common.losses import IGNORED
 from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
 from common.resumable import ResumableTrainer
-from common.sampling import BalancedSampler, LengthGroupedSampler
+from common.sampling import BalancedSampler, LengthGroupedSampler, TokenBatchSampler, measure_rows
 from common.saving import save_arguments
 from common.sharding import divide_untrained_model, prepare_for_generation
 from common.survival import SurvivingTrainer
 from common.tracking import place_trackers
 from common.upload import create_repository
 
+import numpy as np
 import torch
 import transformers
 from datasets import Dataset
@@ -36,10 +38,12 @@ from transformers.trainer_utils import has_length
 class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
     """Mixed into a Trainer.
 
-    `train_sampling_strategy: balanced` draws each class as often as any other. `group_by_length` groups the training
+    `train_sampling_strategy: balanced` draws each class as often as any other. `group_by_length` is about the training
     batches only: Trainer groups the evaluation rows as well, and gives their predictions back in that other order
-    (transformers 5.23).
+    (transformers 5.23). Here they stay in the order of the evaluation's dataset.
     """
+
+    SIDES = ("input_ids",)  # the columns that batches are padded in
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -68,19 +72,20 @@ class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
             if len(labels) == 0 or not isinstance(labels[0], int):
                 raise UserError("train_sampling_strategy balanced needs one class a row: use class_weights here.")
             return BalancedSampler(labels, seed)
-        rows_per_step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler([self.measure_row(row) for row in train_dataset], rows_per_step, seed)
-
-    def measure_row(self, row: dict) -> int:
-        """The pieces that a row fills in a batch, to group rows by."""
-        return len(row["input_ids"])
+        lengths, processes = measure_rows(train_dataset, self.SIDES), self.args.world_size
+        if self.args.max_tokens_per_batch:
+            return TokenBatchSampler(lengths, self.args.max_tokens_per_batch, seed, processes, self.args.process_index)
+        rows_per_step = self._train_batch_size * self.args.gradient_accumulation_steps * processes
+        groups = self.args.length_groups_per_step
+        return LengthGroupedSampler(lengths, rows_per_step, self._train_batch_size, seed, groups)
 
     def get_train_dataloader(self):
         rows, collator = self.train_dataset, self.data_collator
         if not isinstance(rows, Dataset):
             return super().get_train_dataloader()
         self._set_signature_columns_if_needed()
-        self._signature_columns.append(ROW_NUMBER)
+        if ROW_NUMBER not in self._signature_columns:  # training may begin again in this process
+            self._signature_columns.append(ROW_NUMBER)
         # Only the batches of training carry the numbers of their rows.
         self.train_dataset = rows.add_column(ROW_NUMBER, range(len(rows)))
         self.data_collator = partial(collate_numbered, collator)
@@ -149,7 +154,18 @@ class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
         return super().create_optimizer(model)
 
     def _get_eval_sampler(self, eval_dataset):
-        return torch.utils.data.SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
+        if not has_length(eval_dataset):
+            return None
+        # Several processes need as many rows as each other in every batch.
+        if isinstance(eval_dataset, Dataset) and self.args.world_size < 2:
+            lengths = measure_rows(eval_dataset, self.SIDES)
+            if (np.diff(lengths[:, 0]) <= 0).all():  # sorted by sort_for_evaluation
+                return EvaluationBatches(lengths, self.args.eval_batch_size, self.count_generated())
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
+    def count_generated(self) -> int:
+        """The most pieces that an evaluation writes behind those of a row."""
+        return 0
 
     def init_hf_repo(self, token=None, private=None):
         if self.is_world_process_zero():
@@ -176,9 +192,7 @@ class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
     where `predict_with_generate` is off; in place of labels come their numbers, [rows].
     """
 
-    def measure_row(self, row: dict) -> int:
-        """The pieces of source and target."""
-        return len(row["input_ids"]) + len(row["labels"])
+    SIDES = ("input_ids", "labels")
 
     def evaluation_loop(self, *args, **kwargs):
         # evaluate() and predict() have just chosen a gather that keeps the rows that fill up the last batch of several
@@ -203,6 +217,12 @@ class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
         generated = generated.masked_fill((is_end.cumsum(-1) - is_end.int()) > 0, IGNORED)
         return loss, (generated, losses), numbers
 
+    def count_generated(self) -> int:
+        """The most pieces that an evaluation writes for a row; also where it writes none, so that its batches, and so
+        the last digits of its loss, are the same."""
+        config = self.model.generation_config
+        return config.max_new_tokens or config.max_length or 0
+
     def sum_row_losses(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """The summed loss of the labels of each row, and their number."""
         inputs = dict(inputs)
@@ -220,9 +240,7 @@ class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
 class CausalTrainer(Seq2SeqTrainer):
     """The same for models that go on with their input: a row is a prompt and the reply to it, which are its labels."""
 
-    def measure_row(self, row: dict) -> int:
-        """The pieces of a dialogue."""
-        return len(row["input_ids"])
+    SIDES = ("input_ids",)  # prompt and reply stand in one row
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # With a cache, which training has no use for, a model does not keep packed dialogues apart.

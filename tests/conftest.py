@@ -21,6 +21,7 @@ from common.command_line import parse_arguments
 from common.from_scratch import train_decoder_tokenizer, train_encoder_decoder_tokenizer, train_encoder_tokenizer
 from recipes.dialogue import run as dialogue
 
+import datasets
 import pytest
 import torch
 from matplotlib import image
@@ -282,6 +283,16 @@ def read_history(directory: Path, score: str) -> list[dict[str, float]]:
     with (directory / "history.csv").open(newline="") as file:
         lines = [line for line in csv.DictReader(file) if line[score]]
     return [{name: float(value) for name, value in line.items() if value} for line in lines]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keep_prepared_rows_apart(tmp_path_factory) -> None:
+    """What the tests prepare is neither put into the user's cache nor taken from there, in other processes either."""
+    directory = tmp_path_factory.mktemp("datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_DATASETS_CACHE", str(directory))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", directory)
+        yield
 
 
 @pytest.fixture(scope="session")

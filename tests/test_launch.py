@@ -114,7 +114,8 @@ def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder
         pytest.param(
             "summarization", "rougeL", "encoder_decoder", ["--max_source_length", "96"], marks=pytest.mark.slow
         ),
-        ("dialogue", "rougeL", "decoder", ["--assistant_turns", "last"]),
+        # Ten steps of one length each teach too little for a score above 0.
+        ("dialogue", "rougeL", "decoder", ["--assistant_turns", "last", "--train_sampling_strategy", "random"]),
     ],
 )
 def test_two_processes_generate_the_texts_of_one(recipe, metric, model, flags, request, tmp_path):

@@ -31,6 +31,7 @@ from common.dialogues import (
     sample_replies,
     show_dialogue,
 )
+from common.evaluation_batches import sort_for_evaluation
 from common.generation import (
     GENERATION_SCORES,
     decode_texts,
@@ -47,7 +48,6 @@ from common.models import choose_max_length, load_config, load_model, load_token
 from common.overview import describe_run
 from common.packing import DialogueCollator, describe_packing, pack_dialogues, refuse_mixing
 from common.results import Outcome, finish_run, save_predictions
-from common.sequences import sort_for_generation
 from common.trainers import CausalTrainer
 from common.training import list_wanted_splits, prepare_run, rehearse, train
 from common.windows import refuse_slow_tokenizer
@@ -131,14 +131,15 @@ def main(model_args, data_args, dialogue_args, generation_args, training_args) -
     settings = {"tokenizer": tokenizer, "end_of_turn": end_of_turn, "assistant_turns": turns}
     settings |= {"max_seq_length": max_seq_length, "max_new_tokens": max_new_tokens}
     rows = DatasetDict({name: part if name == "train" else list_replies(part, turns) for name, part in splits.items()})
-    features = map_splits(rows, tokenize_dialogues, data_args.preprocessing_num_workers, **settings)
-    features = sort_for_generation(refuse_faults(features, rows))
+    workers, overwrite = data_args.preprocessing_num_workers, data_args.overwrite_cache
+    features = map_splits(rows, tokenize_dialogues, workers, overwrite, **settings)
+    features = sort_for_evaluation(refuse_faults(features, rows))
     facts = {"messages": describe_messages(splits), "template": f"{template}, a turn ends with {end_of_turn!r}"}
     facts["dialogues"] = describe_cut_dialogues(features, max_seq_length)
     if dialogue_args.packing and training_args.do_train:
         refuse_mixing(model)
         dialogues = len(features["train"])
-        features["train"] = pack_dialogues(features["train"], max_seq_length, data_args.preprocessing_num_workers)
+        features["train"] = pack_dialogues(features["train"], max_seq_length, workers, overwrite)
         facts["packing"] = describe_packing(features["train"], dialogues, max_seq_length)
 
     # Training
@@ -156,7 +157,7 @@ def main(model_args, data_args, dialogue_args, generation_args, training_args) -
         train_dataset=features.get("train"),
         eval_dataset=features.get("validation"),
         processing_class=tokenizer,
-        data_collator=DialogueCollator(tokenizer, model.config._attn_implementation),
+        data_collator=DialogueCollator(tokenizer, model.config._attn_implementation, training_args.pad_to_multiple_of),
         compute_loss_func=CrossEntropy(training_args.label_smoothing_factor, shift=True),
         compute_metrics=partial(score, features=features["validation"], rows=rows["validation"])
         if "validation" in rows

@@ -19,6 +19,7 @@ from common.callbacks import make_callbacks
 from common.class_weights import choose_class_weights
 from common.command_line import parse_arguments
 from common.data import RowError, load_splits, map_splits
+from common.evaluation_batches import sort_for_evaluation
 from common.losses import IGNORED, CrossEntropy
 from common.metrics.entities import EntityMetric
 from common.models import choose_max_length, find_trained_labels, load_config, load_model, load_tokenizer
@@ -133,8 +134,9 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     max_length = choose_max_length(ner_args.max_seq_length, config, tokenizer)
     model = load_model(model_class, model_args, training_args, config, label_names, task_type="TOKEN_CLS")
     settings = {"label_ids": config.label2id, "max_length": max_length, "doc_stride": ner_args.doc_stride}
-    workers = data_args.preprocessing_num_workers
-    windows = map_splits(splits, tokenize_and_align, workers, tokenizer=tokenizer, **settings)
+    workers, overwrite = data_args.preprocessing_num_workers, data_args.overwrite_cache
+    windows = map_splits(splits, tokenize_and_align, workers, overwrite, tokenizer=tokenizer, **settings)
+    windows = sort_for_evaluation(windows)
 
     # Training
     weights = choose_class_weights(ner_args.class_weights, windows, label_names)
@@ -149,7 +151,9 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
         train_dataset=windows.get("train"),
         eval_dataset=windows.get("validation"),
         processing_class=tokenizer,
-        data_collator=DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=8),
+        data_collator=DataCollatorForTokenClassification(
+            tokenizer, pad_to_multiple_of=training_args.pad_to_multiple_of
+        ),
         compute_loss_func=loss,
         compute_metrics=score.get("validation"),
         preprocess_logits_for_metrics=partial(reduce_logits, loss=loss),

@@ -18,6 +18,7 @@ from common.arguments import DataArguments, ModelArguments, TrainingArguments, o
 from common.callbacks import make_callbacks
 from common.command_line import parse_arguments
 from common.data import load_splits, map_rows, require_text
+from common.evaluation_batches import sort_for_evaluation
 from common.losses import IGNORED, SpanCrossEntropy, hide_padding
 from common.metrics.answers import AnswerMetric
 from common.models import choose_max_length, load_config, load_model, load_tokenizer
@@ -122,13 +123,14 @@ def main(model_args, data_args, qa_args, training_args) -> dict[str, float]:
     config = load_config(model_args, tokenizer)
     max_length = choose_max_length(qa_args.max_seq_length, config, tokenizer, longest_default=384)
     settings = {"tokenizer": tokenizer, "max_length": max_length, "doc_stride": qa_args.doc_stride}
-    workers = data_args.preprocessing_num_workers
+    workers, overwrite = data_args.preprocessing_num_workers, data_args.overwrite_cache
     windows = DatasetDict(
         {
-            split: map_rows(rows, tokenize_and_locate, workers, is_training=split == "train", **settings)
+            split: map_rows(rows, tokenize_and_locate, workers, overwrite, is_training=split == "train", **settings)
             for split, rows in splits.items()
         }
     )
+    windows = sort_for_evaluation(windows)
     model = load_model(model_class, model_args, training_args, config, task_type="QUESTION_ANS")
     hide_padding(model)
 
@@ -148,7 +150,7 @@ def main(model_args, data_args, qa_args, training_args) -> dict[str, float]:
         train_dataset=windows.get("train"),
         eval_dataset=windows.get("validation"),
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=training_args.pad_to_multiple_of),
         compute_loss_func=SpanCrossEntropy(),
         compute_metrics=score if "validation" in splits else None,
         preprocess_logits_for_metrics=partial(

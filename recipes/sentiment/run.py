@@ -22,6 +22,7 @@ from common.class_weights import choose_class_weights
 from common.classification import list_labels, make_labels, pool_windows, report_classes, score_rows, show_window
 from common.command_line import parse_arguments
 from common.data import load_splits, map_splits, require_text
+from common.evaluation_batches import sort_for_evaluation
 from common.labels import (
     LabelReader,
     choose_label_names,
@@ -129,8 +130,9 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
     doc_stride = sentiment_args.doc_stride if sentiment_args.long_text == "windows" else None
     settings = {"max_length": max_length, "doc_stride": doc_stride, "num_classes": len(label_names)}
     settings |= {"tokenizer": tokenizer, "is_multi_label": is_multi_label}
-    workers = data_args.preprocessing_num_workers
-    windows = map_splits(splits, tokenize_texts, workers, **settings)
+    workers, overwrite = data_args.preprocessing_num_workers, data_args.overwrite_cache
+    windows = map_splits(splits, tokenize_texts, workers, overwrite, **settings)
+    windows = sort_for_evaluation(windows)
     model = load_model(model_class, model_args, training_args, config, label_names, task_type="SEQ_CLS")
 
     # Training
@@ -152,7 +154,7 @@ def main(model_args, data_args, sentiment_args, training_args) -> dict[str, floa
         train_dataset=windows.get("train"),
         eval_dataset=windows.get("validation"),
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=training_args.pad_to_multiple_of),
         compute_loss_func=loss,
         compute_metrics=score if "validation" in splits else None,
         callbacks=make_callbacks(training_args),

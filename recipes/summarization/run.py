@@ -18,6 +18,7 @@ from common.arguments import DataArguments, GenerationArguments, ModelArguments,
 from common.callbacks import make_callbacks
 from common.command_line import parse_arguments
 from common.data import load_splits, map_splits, require_text
+from common.evaluation_batches import sort_for_evaluation
 from common.generation import (
     GENERATION_SCORES,
     decode_texts,
@@ -40,7 +41,6 @@ from common.sequences import (
     describe_cut_pairs,
     encode_pairs,
     show_pair,
-    sort_for_generation,
     warn_of_copies,
 )
 from common.trainers import Seq2SeqTrainer
@@ -126,8 +126,9 @@ def main(model_args, data_args, summarization_args, generation_args, training_ar
     set_generation(model, generation_args, max_target_length, first_piece)
     settings = {"tokenizer": tokenizer, "prefix": prefix, "keep": keep}
     settings |= {"max_source_length": max_source_length, "max_target_length": max_target_length}
-    features = map_splits(splits, tokenize_documents, data_args.preprocessing_num_workers, **settings)
-    features = sort_for_generation(features)
+    workers, overwrite = data_args.preprocessing_num_workers, data_args.overwrite_cache
+    features = map_splits(splits, tokenize_documents, workers, overwrite, **settings)
+    features = sort_for_evaluation(features)
 
     # Training
     metric = Summaries(data_args.language)
@@ -144,7 +145,7 @@ def main(model_args, data_args, summarization_args, generation_args, training_ar
         train_dataset=features.get("train"),
         eval_dataset=features.get("validation"),
         processing_class=tokenizer,
-        data_collator=PairCollator(tokenizer, model),
+        data_collator=PairCollator(tokenizer, model, training_args.pad_to_multiple_of),
         compute_loss_func=CrossEntropy(training_args.label_smoothing_factor),
         compute_metrics=partial(score, features=features["validation"], rows=splits["validation"])
         if "validation" in splits

@@ -17,6 +17,7 @@ from common.arguments import DataArguments, GenerationArguments, ModelArguments,
 from common.callbacks import make_callbacks
 from common.command_line import parse_arguments
 from common.data import load_splits, map_splits, require_text
+from common.evaluation_batches import sort_for_evaluation
 from common.generation import (
     GENERATION_SCORES,
     decode_texts,
@@ -39,7 +40,6 @@ from common.sequences import (
     describe_cut_pairs,
     encode_pairs,
     show_pair,
-    sort_for_generation,
     warn_of_copies,
 )
 from common.trainers import Seq2SeqTrainer
@@ -125,14 +125,16 @@ def main(model_args, data_args, translation_args, generation_args, training_args
     prefix = choose_prefix(config, translation_args.source_prefix, task)
     config.languages, config.source_prefix = [source_lang, target_lang], prefix  # kept for prediction
     max_source_length, max_target_length = choose_lengths(translation_args, config, tokenizer, (256, 256))
+    translation_args.ter |= training_args.metric_for_best_model in ("ter", "eval_ter")
     metric = Translations(target_lang, translation_args.bleu_tokenizer, translation_args.ter)
     refuse_float16(training_args, config)
     model = load_model(model_class, model_args, training_args, config, task_type="SEQ_2_SEQ_LM")
     set_generation(model, generation_args, max_target_length, first_piece)
     settings = {"tokenizer": tokenizer, "prefix": prefix}
     settings |= {"max_source_length": max_source_length, "max_target_length": max_target_length}
-    features = map_splits(splits, tokenize_pairs, data_args.preprocessing_num_workers, **settings)
-    features = sort_for_generation(features)
+    workers, overwrite = data_args.preprocessing_num_workers, data_args.overwrite_cache
+    features = map_splits(splits, tokenize_pairs, workers, overwrite, **settings)
+    features = sort_for_evaluation(features)
 
     # Training
     score = partial(
@@ -148,7 +150,7 @@ def main(model_args, data_args, translation_args, generation_args, training_args
         train_dataset=features.get("train"),
         eval_dataset=features.get("validation"),
         processing_class=tokenizer,
-        data_collator=PairCollator(tokenizer, model),
+        data_collator=PairCollator(tokenizer, model, training_args.pad_to_multiple_of),
         compute_loss_func=CrossEntropy(training_args.label_smoothing_factor),
         compute_metrics=partial(score, features=features["validation"], rows=splits["validation"])
         if "validation" in splits

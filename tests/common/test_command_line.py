@@ -705,6 +705,31 @@ def test_the_config_text_is_no_argument_of_the_trainer():
             "run.yaml:3: accelerator_config: [Errno 2] No such file or directory: 'none.j",
         ),
         ("dataset_name: glue/sst2", "run.yaml:3: dataset_name and train_file / validation_file exclude each other"),
+        ("max_tokens_per_batch: 0", "run.yaml:3: max_tokens_per_batch is 0: it must be at least 1."),
+        ("pad_to_multiple_of: 0", "run.yaml:3: pad_to_multiple_of is 0: it must be at least 1."),
+        ("length_groups_per_step: 0", "run.yaml:3: length_groups_per_step is 0: it must be at least 1."),
+        (
+            "length_groups_per_step: 2",
+            "run.yaml:3: length_groups_per_step is 2, but gradient_accumulation_steps 1 does not divide by it. As many "
+            "rows a step are read by multiplying gradient_accumulation_steps and dividing per_device_train_batch_size 8 "
+            "by 2.",
+        ),
+        (
+            "max_tokens_per_batch: 512\ntrain_sampling_strategy: random",
+            "run.yaml:3: max_tokens_per_batch and train_sampling_strategy random exclude each other: leave one ",
+        ),
+        (
+            "length_groups_per_step: 2\ntrain_sampling_strategy: random",
+            "run.yaml:3: length_groups_per_step is read by train_sampling_strategy group_by_length, not by random: ",
+        ),
+        (
+            "length_groups_per_step: 2\nmax_tokens_per_batch: 512",
+            "run.yaml:3: length_groups_per_step divides a number of rows: leave it or max_tokens_per_batch out.",
+        ),
+        (
+            "auto_find_batch_size: true\nmax_tokens_per_batch: 512",
+            "run.yaml:3: auto_find_batch_size changes a number of rows: leave it or max_tokens_per_batch out.",
+        ),
         ('label_weights: \'{"a": ' + 2000 * "[" + "'", "run.yaml:3: label_weights must be a mapping, or JSON like"),
     ],
 )

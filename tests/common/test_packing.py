@@ -142,7 +142,7 @@ def test_dialogues_that_are_not_packed_are_padded_on_the_right_with_a_mask(token
     assert set(batch) == {"input_ids", "labels", "attention_mask"}
     pad = tokenizer.pad_token_id
     for row, ids, labels, mask in zip(rows, batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
-        missing = 16 - len(row["input_ids"])  # to a multiple of 8
+        missing = 9 - len(row["input_ids"])
         assert ids.tolist() == row["input_ids"] + [pad] * missing
         assert labels.tolist() == row["labels"] + [-100] * missing
         assert mask.tolist() == [1] * len(row["input_ids"]) + [0] * missing

@@ -2,24 +2,62 @@
 
 from collections import Counter
 
-from common.sampling import BalancedSampler, LengthGroupedSampler
+from common.errors import UserError
+from common.sampling import BalancedSampler, LengthGroupedSampler, TokenBatchSampler, group_rows, measure_rows
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
-LENGTHS = [*range(1, 401)]
+# Of one side; no two rows are equally long.
+LENGTHS = np.arange(1, 401)[:, None]
+# Sources and targets whose lengths have nothing to do with each other.
+PAIRS = np.random.default_rng(0).integers(5, 60, (1000, 2))
 
 
-def draw(seed: int, epoch: int, rows_per_step: int = 8) -> list[int]:
-    sampler = LengthGroupedSampler(LENGTHS, rows_per_step, seed)
+def draw(seed: int, epoch: int, rows_per_step: int = 8, batch_size: int = 8, lengths=LENGTHS, groups=1) -> list[int]:
+    sampler = LengthGroupedSampler(lengths, rows_per_step, batch_size, seed, groups)
     sampler.set_epoch(epoch)
     return list(sampler)
 
 
+def cut(order: list[int], size: int) -> list[list[int]]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def count_real(batches: list[list[int]], lengths: np.ndarray) -> float:
+    """The share of real pieces among those of the batches."""
+    padded = sum(
+        len(batch) * sum(max(lengths[row, side] for row in batch) for side in range(lengths.shape[1]))
+        for batch in batches
+    )
+    return sum(lengths[row].sum() for batch in batches for row in batch) / padded
+
+
+def test_lengths_are_those_of_the_lists_in_the_columns_of_selected_rows():
+    rows = Dataset.from_dict({"input_ids": [[1], [1, 2, 3], []], "labels": [[1, 2], [], [3]], "row": [0, 1, 2]})
+    assert measure_rows(rows, ["input_ids", "labels"]).tolist() == [[1, 2], [3, 0], [0, 1]]
+    assert measure_rows(rows.select([2, 1])).tolist() == [[0], [3]]
+    assert measure_rows(rows.select([])).tolist() == []
+    assert measure_rows(rows.to_list(), ["labels", "input_ids"]).tolist() == [[2, 1], [0, 3], [1, 0]]
+
+
+def test_groups_hold_neighbours_in_length_and_only_the_last_is_smaller():
+    groups = group_rows(np.array([[9], [1], [5], [2], [8], [6], [3]]), 2)
+    assert [sorted(group.tolist()) for group in groups] == [[1, 3], [2, 6], [4, 5], [0]]
+
+
+def test_groups_of_pairs_are_cut_along_the_side_that_leaves_less_padding():
+    lengths = np.array([[10, 1], [11, 90], [11, 1], [10, 90]])
+    assert [sorted(group.tolist()) for group in group_rows(lengths, 2)] == [[0, 2], [1, 3]]
+    assert [sorted(group.tolist()) for group in group_rows(lengths[:, ::-1], 2)] == [[0, 2], [1, 3]]
+
+
 def test_every_row_is_drawn_once():
     assert sorted(draw(42, 0)) == [*range(400)]
-    assert len(LengthGroupedSampler(LENGTHS, 8, 42)) == 400
+    assert sorted(draw(42, 0, 48, 16)) == [*range(400)]
+    assert len(LengthGroupedSampler(LENGTHS, 8, 8, 42)) == 400
 
 
 def test_the_order_is_the_same_again_whatever_happened_before():
@@ -34,11 +72,91 @@ def test_another_epoch_or_seed_has_another_order():
     assert orders[0] != orders[1] and orders[0] != orders[2] and orders[1] != orders[2]
 
 
-def test_rows_of_a_step_have_similar_lengths():
-    """Steps of a random order would span about 7/9 of all lengths on average."""
-    order = draw(42, 0)
-    spans = [max(order[i : i + 8]) - min(order[i : i + 8]) for i in range(0, 400, 8)]
-    assert sum(spans) / len(spans) < 400 / 4
+def test_other_rows_meet_in_another_epoch():
+    lengths = np.random.default_rng(1).integers(50, 300, (2000, 1))
+    steps = [{frozenset(step) for step in cut(draw(42, epoch, lengths=lengths), 8)} for epoch in (0, 1)]
+    assert len(steps[0] & steps[1]) < 25  # of 250
+
+
+def test_batches_of_rows_and_of_pairs_have_next_to_no_padding():
+    """A random order has 0.53 and 0.58 of real pieces here."""
+    assert count_real(cut(draw(42, 0), 8), LENGTHS) > 0.975  # 1 to 8 can only be padded to 8
+    pairs = np.concatenate([PAIRS] * 30)
+    assert count_real(cut(draw(42, 0, lengths=pairs), 8), pairs) > 0.985
+
+
+def test_steps_are_the_same_rows_however_they_are_divided():
+    whole = [set(step) for step in cut(draw(42, 1, 32, 32), 32)]
+    parts = [set(step) for step in cut(draw(42, 1, 32, 4), 32)]
+    assert whole == parts
+    batches = cut(draw(42, 1, 32, 4), 4)
+    assert max(max(batch) - min(batch) for batch in batches[:-4]) <= 8  # neighbours, but for the jitter
+
+
+def test_a_step_of_two_groups_has_two_lengths_and_its_batches_have_one():
+    order = draw(42, 0, 16, 8, groups=2)
+    assert sorted(order) == [*range(400)]
+    spans = [max(batch) - min(batch) for batch in cut(order, 8)]
+    assert max(spans) <= 12
+    steps = cut(order, 16)
+    assert sum(max(step) - min(step) > 50 for step in steps) > len(steps) / 2
+    assert [set(step) for step in cut(draw(42, 0, 16, 2, groups=2), 16)] == [set(step) for step in steps]
+    assert max(order[:8]) > 395  # the largest group
+
+
+def test_the_largest_step_comes_first_and_rows_that_fill_no_step_last():
+    order = draw(42, 0, 32, 32)
+    assert max(order[:32]) > 395
+    assert len(order[-16:]) == 400 % 32 and max(order[-16:]) - min(order[-16:]) > 100
+    assert sum(order[32:64]) < sum(order[:32])
+
+
+# So many pieces a batch
+
+
+def draw_tokens(lengths: np.ndarray, max_tokens: int, epoch: int = 0, processes: int = 1) -> list[list[list[int]]]:
+    """The batches of each process."""
+    samplers = [TokenBatchSampler(lengths, max_tokens, 42, processes, process) for process in range(processes)]
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    batches = [list(sampler) for sampler in samplers]
+    assert {len(part) for part in batches} == {len(samplers[0])}
+    return batches
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [0, 1, 9])
+@pytest.mark.parametrize("lengths", [LENGTHS, PAIRS], ids=["rows", "pairs"])
+def test_batches_hold_every_row_once_and_no_more_pieces_than_allowed(lengths, epoch, processes):
+    parts = draw_tokens(lengths, 1000, epoch, processes)
+    assert sorted(row for part in parts for batch in part for row in batch) == [*range(len(lengths))]
+    for part in parts:
+        for batch in part:
+            assert len(batch) * lengths[batch].max(0).sum() <= 1000
+    assert len({len(draw_tokens(lengths, 1000, other)[0]) for other in range(5)}) == 1  # steps can be counted ahead
+
+
+def test_batches_of_pieces_are_full_and_hardly_padded():
+    rows = np.random.default_rng(1).integers(5, 60, (5000, 1))
+    (batches,) = draw_tokens(rows, 1000)
+    assert count_real(batches, rows) > 0.985
+    assert rows.sum() / (1000 * len(batches)) > 0.95
+    assert max(len(batch) for batch in batches) > 5 * min(len(batch) for batch in batches)
+
+
+def test_processes_have_equal_work_in_each_step():
+    for one, other in zip(*draw_tokens(PAIRS, 2000, processes=2), strict=True):
+        pieces = [len(batch) * PAIRS[batch].max(0).sum() for batch in (one, other)]
+        assert min(pieces) > 0.8 * max(pieces)
+
+
+def test_fewer_rows_than_processes_are_drawn_again():
+    assert [len(part) for part in draw_tokens(LENGTHS[:1], 50, processes=2)] == [1, 1]
+
+
+def test_a_row_with_more_pieces_than_a_batch_may_have_is_refused():
+    with pytest.raises(UserError, match="max_tokens_per_batch is 399, but the longest training row has 400 pieces"):
+        TokenBatchSampler(LENGTHS, 399, 42)
 
 
 # Each class as often as any other

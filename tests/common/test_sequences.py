@@ -10,7 +10,6 @@ from common.sequences import (
     encode_side,
     find_special_pieces,
     show_pair,
-    sort_for_generation,
     warn_of_copies,
 )
 from common.windows import list_texts
@@ -235,25 +234,6 @@ def test_a_length_of_0_is_refused_and_not_taken_for_unset(tokenizers):
     assert error_of(choose_lengths, ask(0, 10), BartConfig(), tokenizers["scratch"], (256, 64)).startswith(
         "max_source_length is 0: "
     )
-
-
-# The order of the rows
-
-
-def make_rows(*lengths: int) -> Dataset:
-    return Dataset.from_dict(
-        {"input_ids": [[7] * length for length in lengths], "labels": [[1]] * len(lengths),
-         "row": list(range(len(lengths)))}
-    )  # fmt: skip
-
-
-def test_evaluation_rows_come_with_their_longest_sources_first_and_training_rows_as_they_are():
-    rows = make_rows(2, 5, 1, 5, 3)
-    features = sort_for_generation(DatasetDict(train=rows, validation=rows, test=make_rows(1, 1, 2)))
-    assert features["train"]["row"][:] == [0, 1, 2, 3, 4]
-    assert features["validation"]["row"][:] == [1, 3, 4, 0, 2]  # rows of the same length keep their order
-    assert [len(ids) for ids in features["validation"]["input_ids"]] == [5, 5, 3, 2, 1]
-    assert features["test"]["row"][:] == [2, 0, 1]
 
 
 # What is said

@@ -280,6 +280,12 @@ def test_of_spans_with_equal_scores_the_first_and_then_the_shortest_is_best():
     assert ranked[0]["spans"] == [(7, 9, 14), (5, 0, 8), (5, 0, 14), (5, 4, 8)]
 
 
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_windows_that_are_read_in_slices_give_the_same(monkeypatch, size):
+    monkeypatch.setattr("common.spans.SLICE", size)
+    assert rank_answers(PREDICTIONS, build_windows(WINDOWS), build_questions(3)) == RANKED
+
+
 def test_a_part_of_the_windows_gives_what_these_hold():
     windows = build_windows(WINDOWS).select(range(1, 3))
     ranked = rank_answers(tuple(part[1:3] for part in PREDICTIONS), windows, build_questions(2))
@@ -312,7 +318,7 @@ def test_ranked_spans_are_those_of_a_plain_loop_over_random_windows():
     predictions = (table[:, :, 0], table[:, :, 1].astype(int), table[:, :, 2].astype(int), null_scores)
     ranked = rank_answers(predictions, windows, build_questions(60))
 
-    shared = 0
+    shared, ties = 0, 0
     for question, found in enumerate(ranked):
         best, nulls = {}, []
         for position, row in enumerate(order):
@@ -329,7 +335,10 @@ def test_ranked_spans_are_those_of_a_plain_loop_over_random_windows():
         assert len(found["spans"]) == len(best)
         scores = [score for score, _, _ in found["spans"]]
         assert scores == sorted(scores, reverse=True)
-    assert shared > 100
+        ties += len(scores) - len(set(scores))
+        ranks = [(-score, start, end) for score, start, end in found["spans"]]
+        assert all(rank < following for rank, following in itertools.pairwise(ranks))
+    assert shared > 100 and ties > 50
 
 
 def test_windows_without_any_context_have_no_spans():

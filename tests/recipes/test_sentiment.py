@@ -56,6 +56,7 @@ def result(encoder, tmp_path_factory):
         "--model_name_or_path", encoder, *list_sample_flags("sentiment", "train", "validation", "test"), "--do_train",
         "--do_eval", "--do_predict", "--output_dir", directory, "--learning_rate", "5e-3", "--max_steps", "40",
         "--eval_strategy", "steps", "--eval_steps", "20", "--per_device_train_batch_size", "16", "--linear_baseline",
+        "--train_sampling_strategy", "random",
     )  # fmt: skip
     return directory, scores
 

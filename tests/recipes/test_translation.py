@@ -283,6 +283,19 @@ def test_the_best_model_is_kept_and_training_stops_early(result, tmp_path, capsy
     assert [row["predicted_target"] for row in rows] == expected
 
 
+def test_ter_is_computed_where_it_chooses_the_best_model(result, tmp_path):
+    """On any other occasion only on request."""
+    directory, _, _ = result
+    scores = run_main(
+        "--model_name_or_path", directory, *list_sample_flags("translation", "train", "validation"), "--do_train",
+        "--do_eval", "--max_train_samples", "64", "--max_eval_samples", "12", *BEST, "--metric_for_best_model", "ter",
+        "--eval_steps", "1", "--save_steps", "1", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    history = [row["eval_ter"] for row in read_history(tmp_path / "out", "eval_ter")]
+    assert len(history) == 2
+    assert scores["validation_ter"] == pytest.approx(min(history))
+
+
 def test_a_longer_source_is_cut_counted_and_predicted(result, tmp_path, capsys):
     directory, _, _ = result
     rows = [{"en": "The dog " * 400, "de": "Der Hund " * 400}, PAIR]
