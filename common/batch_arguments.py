@@ -76,7 +76,7 @@ class BatchArguments:
             raise UserError("length_groups_per_step divides a number of rows: leave it or max_tokens_per_batch out.")
         if accumulation % groups:
             raise UserError(
-                f"length_groups_per_step is {groups}, but gradient_accumulation_steps {accumulation} does not divide by "
-                "it. As many rows a step are read by multiplying gradient_accumulation_steps and dividing "
+                f"length_groups_per_step is {groups}, but gradient_accumulation_steps {accumulation} does not divide "
+                "by it. As many rows a step are read by multiplying gradient_accumulation_steps and dividing "
                 f"per_device_train_batch_size {self.per_device_train_batch_size} by {groups}."
             )
