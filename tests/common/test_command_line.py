@@ -710,9 +710,9 @@ def test_the_config_text_is_no_argument_of_the_trainer():
         ("length_groups_per_step: 0", "run.yaml:3: length_groups_per_step is 0: it must be at least 1."),
         (
             "length_groups_per_step: 2",
-            "run.yaml:3: length_groups_per_step is 2, but gradient_accumulation_steps 1 does not divide by it. As "
-            "many rows a step are read by multiplying gradient_accumulation_steps and dividing per_device_train_batch_size "
-            "8 by 2.",
+            "run.yaml:3: length_groups_per_step is 2, but gradient_accumulation_steps 1 does not divide by it. "
+            "As many rows a step are read by multiplying gradient_accumulation_steps and dividing "
+            "per_device_train_batch_size 8 by 2.",
         ),
         (
             "max_tokens_per_batch: 512\ntrain_sampling_strategy: random",
