@@ -16,9 +16,13 @@ def no_progress_bars():
     datasets.enable_progress_bars()
 
 
+# Hypothesis draws other inputs with other modules loaded, and of some readers' a tenth is accepted.
+FEWEST = 80
+
+
 @pytest.mark.parametrize("reader", READERS, ids=NAMES)
 def test_an_input_is_read_rightly_or_refused_by_its_line(reader: Reader):
-    tally = fuzz(reader, 8 * reader.share)
+    tally = fuzz(reader, max(8 * reader.share, FEWEST))
     assert tally.accepted, f"nothing was accepted: {tally}"
 
 

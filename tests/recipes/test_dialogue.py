@@ -206,7 +206,9 @@ def test_a_trained_model_predicts_a_test_file_alone(result, tmp_path, capsys):
     directory, scores, folder = result
     flags = ["--model_name_or_path", directory, "--do_predict", *list_file_flags(folder, "test")]
     again = run_dialogue(*flags, "--output_dir", tmp_path / "again", "--predict_with_generate", "false")
-    assert again == {name: value for name, value in scores.items() if name.startswith("test_")}
+    assert again.pop("test_intervals") == scores["test_intervals"]
+    found = {name: scores[name] for name in scores if name.startswith("test_") and name != "test_intervals"}
+    assert again == pytest.approx(found, rel=1e-6)  # other batches round the loss otherwise
     expected = (directory / "predictions_test.jsonl").read_text()
     assert (tmp_path / "again" / "predictions_test.jsonl").read_text() == expected
     assert not (tmp_path / "again" / "model.safetensors").exists()
