@@ -41,6 +41,7 @@ class Clock(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.collated.clear()
         self.train_begun = time.perf_counter()
+        self.measures["train_begun"] = time.time() - self.begun
         self.measures["dtype"] = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
         self.measures["device"] = args.device.type
 
@@ -112,10 +113,12 @@ def wrap_trainer(clock: Clock, only_counts: bool) -> None:
     ):
         if watch is not None:
             inner = getattr(base, name)
-            setattr(base, name, _bind(inner, watch, clock))
+            setattr(base, name, bind(inner, watch, clock))
 
 
-def _bind(inner, watch, clock):
+def bind(inner, watch, clock):
+    """A method that calls `watch` with the clock and the method that it stands for, which is bound, and the Trainer."""
+
     @wraps(inner)
     def method(trainer, *args, **kwargs):
         return watch(clock, partial(inner, trainer), trainer, *args, **kwargs)
@@ -181,6 +184,17 @@ def _count_evaluation(clock, inner, trainer, dataloader, *args, **kwargs):
     raise SystemExit(0)
 
 
+def run_script(script: str, flags: list[str]) -> None:
+    """Run it in this process, as Python would, to its end."""
+    sys.argv = [script, *flags]
+    sys.path[0] = str(Path(script).resolve().parent)
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the script to its end and write the measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -192,13 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     clock = Clock(args.begun)
     wrap_trainer(clock, args.count)
-    sys.argv = [args.script, *args.flags]
-    sys.path[0] = str(Path(args.script).resolve().parent)
-    try:
-        runpy.run_path(args.script, run_name="__main__")
-    except SystemExit as end:
-        if end.code:
-            raise
+    run_script(args.script, args.flags)
     clock.finish()
     write_json(args.measures, clock.measures)
 

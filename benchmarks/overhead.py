@@ -1,0 +1,173 @@
+"""What our Trainer adds to a training step: the recipes against a bare PyTorch loop over the same batches.
+
+    python -m benchmarks.overhead --data DIRECTORY --encoder DIRECTORY
+
+Both run in the process of the recipe, one after the other in every round, from the same weights and random state: the
+same model, batches, precision, optimizer and schedule, the model's own loss against ours.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from benchmarks.contestants import ROOT, TASKS, describe_data, describe_machine, prepare_model, prepare_rows
+from benchmarks.timed import bind, run_script
+from benchmarks.utilization import synchronize
+from common.atomic_files import write_json
+from common.console import draw_table, say
+from common.errors import UserError, install_error_hook
+from common.nonfinite import ROW_NUMBER
+
+import torch
+import transformers
+from transformers import TrainerCallback, set_seed
+
+OUTPUT = Path("outputs/benchmarks/overhead.json")
+WARM = 2  # steps of every run that are not measured
+
+
+class Steps(TrainerCallback):
+    """When each step of a training ended, and what it lost."""
+
+    def __init__(self):
+        self.ends = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        synchronize()
+        self.ends.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """A step, the first ones left out."""
+        return (self.ends[-1] - self.ends[WARM - 1]) / (len(self.ends) - WARM)
+
+
+def train_bare(trainer) -> tuple[float, float]:
+    """Seconds a step and mean loss of a loop that does what training needs and no more."""
+    args, model = trainer.args, trainer.model
+    set_seed(args.seed)
+    trainer._train_batch_size = args.train_batch_size
+    steps, losses = Steps(), []
+    batches = trainer.get_train_dataloader()
+    trainer.create_optimizer_and_scheduler(args.max_steps)
+    optimizer, scheduler = trainer.optimizer, trainer.lr_scheduler
+    kind = torch.bfloat16 if args.bf16 else None
+    model.train()
+    while len(steps.ends) < args.max_steps:
+        for batch in batches:
+            batch.pop(ROW_NUMBER, None)
+            batch = {name: value.to(args.device) for name, value in batch.items()}
+            with torch.autocast(args.device.type, kind) if kind else contextlib.nullcontext():
+                loss = model(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            losses.append(loss.detach())
+            steps.on_step_end(args, None, None)
+            if len(steps.ends) == args.max_steps:
+                break
+    trainer.optimizer = trainer.lr_scheduler = None
+    return steps.seconds, torch.stack(losses).float().mean().item()
+
+
+def train_ours(trainer, train) -> tuple[float, float]:
+    """The same of the Trainer of a recipe."""
+    set_seed(trainer.args.seed)
+    steps = Steps()
+    trainer.add_callback(steps)
+    outcome = train()
+    trainer.remove_callback(steps)
+    trainer.optimizer = trainer.lr_scheduler = None
+    return steps.seconds, outcome.training_loss
+
+
+def measure(measures: dict, rounds: int, inner, trainer, *args, **kwargs):
+    """In the place of transformers.Trainer.train, below what a recipe makes of it: both, round by round."""
+    model = trainer.model
+    weights = copy.deepcopy(model.state_dict())
+    measures |= {"device": trainer.args.device.type, "steps": trainer.args.max_steps, "rounds": []}
+    for _ in range(rounds):
+        found = {}
+        for name, run in (("bare", train_bare), ("ours", partial(train_ours, train=inner))):
+            model.load_state_dict(weights)
+            model.__dict__.pop("forward", None)  # Accelerate's, of the round before
+            found[name], found[f"{name}_loss"] = run(trainer)
+        measures["rounds"].append(found)
+    raise SystemExit(0)
+
+
+def run_inside(path: Path, rounds: int, script: str, flags: list[str]) -> None:
+    """In a process of its own: the recipe up to its training, which is measured."""
+    measures = {}
+    transformers.Trainer.train = bind(transformers.Trainer.train, partial(_call_measure, rounds), measures)
+    run_script(script, flags)
+    write_json(path, measures)
+
+
+def _call_measure(rounds, measures, inner, trainer, *args, **kwargs):
+    measure(measures, rounds, inner, trainer)
+
+
+def measure_recipe(name: str, args: argparse.Namespace, folder: Path) -> dict:
+    """Start the recipe in a process of its own; what was measured in it."""
+    task, measures = TASKS[name], folder / "measures.json"
+    prepare_rows(task, args.data, folder, (args.batch_size * args.steps, 8))
+    model = prepare_model(task, args.encoder, folder)
+    command = [sys.executable, "-m", "benchmarks.overhead", "--inside", measures, "--rounds", args.rounds]
+    command += [ROOT / "recipes" / name / "run.py", "--model_name_or_path", model, "--do_train", *task.flags]
+    command += ["--train_file", folder / "train.jsonl", "--max_steps", args.steps, "--save_strategy", "no"]
+    command += ["--per_device_train_batch_size", args.batch_size, "--output_dir", folder / "result"]
+    run = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode or not measures.is_file():
+        raise UserError(f"{name} ended with exit code {run.returncode}:\n{(run.stdout + run.stderr)[-3000:]}")
+    return json.loads(measures.read_text())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the table and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", nargs="+", choices=list(TASKS), default=list(TASKS), help="default: all")
+    parser.add_argument("--data", type=Path, help="Directory with <task>/<set>/train.jsonl.")
+    parser.add_argument("--encoder", help="Directory of a pretrained encoder. Default: a new encoder_small.")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=24, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=int, default=16, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="default: %(default)s")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("script", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.inside:
+        run_inside(args.inside, args.rounds, args.script[0], args.script[1:])
+        return
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    describe_data(args.data)
+    figures = {}
+    table = [["recipe", "ms a step, bare", "ms a step, ours", "ours / bare", "loss, bare", "loss, ours"]]
+    for name in args.recipe:
+        with tempfile.TemporaryDirectory() as folder:
+            figures[name] = measure_recipe(name, args, Path(folder))
+        rounds = figures[name]["rounds"]
+        middle = {key: statistics.median(found[key] for found in rounds) for key in rounds[0]}
+        ratios = [found["ours"] / found["bare"] for found in rounds]
+        shown = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        row = [name, f"{1000 * middle['bare']:.0f}", f"{1000 * middle['ours']:.0f}", shown]
+        table.append([*row, f"{middle['bare_loss']:.3f}", f"{middle['ours_loss']:.3f}"])
+        say(f"measured {name}: {shown}")
+    say("\n".join(draw_table(table)))
+    write_json(args.output, {"machine": describe_machine(), "figures": figures})
+
+
+if __name__ == "__main__":
+    install_error_hook()
+    main()
