@@ -153,6 +153,14 @@ class DataArguments:
     max_chars: int = option(2_000_000, "Most characters of a row's text: more are refused, as rows joined by mistake.")
     preprocessing_num_workers: int | None = option(None, "Processes that tokenize. Default: one.")
     overwrite_cache: bool = option(False, "Prepare the rows anew, also where the cache has them from an earlier run.")
+    streaming: bool = option(
+        False,
+        "Read the training rows while training, for data larger than the disk. Needs max_steps. Labels and what is "
+        "printed come from the first streaming_buffer_size rows.",
+    )
+    streaming_buffer_size: int = option(
+        10_000, "With streaming: how many rows are read, checked, prepared, shuffled and grouped by length at once."
+    )
     language: str | None = option(None, "Language code of the texts (en, zh, ...), kept in recipe.json and the card.")
 
     def __post_init__(self):

@@ -1,14 +1,27 @@
 """What a run tells the person at the terminal."""
 
+import contextlib
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+silenced = []  # one item for each `silence` that is entered
 
 
 def say(text: str = "", end: str = "\n") -> None:
     """Print one line, from the first process only: two processes would say everything twice."""
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", "0") == "0" and not silenced:
         print(text, end=end, flush=True)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Nothing is said meanwhile: what is done again for other rows has said its part."""
+    silenced.append(True)
+    try:
+        yield
+    finally:
+        silenced.pop()
 
 
 def draw_table(rows: Sequence[Sequence[str]], texts: int = 1) -> list[str]:

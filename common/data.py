@@ -9,15 +9,17 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from common.arguments import DataArguments
 from common.characters import UnseenCharacters, refuse_long_row
-from common.console import say
+from common.console import say, silence
 from common.data_cache import map_cached
 from common.errors import RowError, UserError
 from common.lines import SHOWN_COMPLAINTS, escape_controls, suggest
 from common.sources import Source, find_sources
+from common.streaming import StreamedDataset, begin_stream
 
 import datasets
 import numpy as np
@@ -40,6 +42,11 @@ class _Wishes:
     labels: frozenset[str]
     unfold: Callable[[dict], Iterable[dict]] | None
     max_chars: int
+
+    def list_features(self) -> datasets.Features:
+        """The columns that are written."""
+        text = datasets.Value("string")
+        return datasets.Features({"id": text, "origin": text, **self.features})
 
 
 @dataclass
@@ -80,13 +87,21 @@ def load_splits(
     wishes = _Wishes(columns, features, read_row, frozenset(labels), unfold, data_args.max_chars)
     directory = Path(tempfile.mkdtemp(prefix="trainer-recipes-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    block = data_args.streaming_buffer_size if data_args.streaming else None
     read = {
-        split: _read_split(split, sources, wishes, getattr(data_args, LIMITS[split]), directory)
+        split: _read_split(
+            split, sources, wishes, getattr(data_args, LIMITS[split]), directory, block if split == "train" else None
+        )
         for split, sources in find_sources(data_args, splits, parallel).items()
     }
     faults = [fault for part in read.values() for fault in part.faults]
     if faults:
         raise UserError("\n".join(faults))
+    if data_args.streaming and "train" in read:
+        if "validation" in splits and "validation" not in read:
+            raise UserError("streaming: validation rows are not taken from a stream: give a validation_file or split.")
+        blocks = partial(_read_blocks, data_args, wishes, parallel)
+        read["train"].dataset = begin_stream(read["train"].dataset, blocks)
     for split, part in read.items():
         if 0 < part.unlabelled < len(part.dataset):
             say(f"{split}: {part.unlabelled} of {len(part.dataset)} rows have no label: predicted, not scored.")
@@ -124,7 +139,10 @@ def map_rows(
 
     It is kept for the next run, which finds it by the content of the rows, the arguments and the source texts.
     """
-    return map_cached(rows, function, arguments, num_proc, overwrite_cache)
+    mapped = map_cached(rows, function, arguments, num_proc, overwrite_cache)
+    if isinstance(rows, StreamedDataset):
+        return rows.then(mapped, partial(map_rows, function=function, **arguments))
+    return mapped
 
 
 def require_text(row: dict, name: str) -> str:
@@ -137,29 +155,22 @@ def require_text(row: dict, name: str) -> str:
     return text
 
 
-def _read_split(split: str, sources: list[Source], wishes: _Wishes, limit: int | None, directory: Path) -> _Split:
-    """Check the rows and write them to an Arrow file, which is mapped into memory rather than loaded."""
+def _read_split(
+    split: str, sources: list[Source], wishes: _Wishes, limit: int | None, directory: Path, block: int | None = None
+) -> _Split:
+    """Check the rows and write them to an Arrow file, which is mapped into memory rather than loaded.
+
+    Of a stream those of the first `block`.
+    """
     result = _Split()
     path = directory / f"{split}.arrow"
-    text = datasets.Value("string")
-    features = datasets.Features({"id": text, "origin": text, **wishes.features})
-    count = 0
-    with ArrowWriter(features=features, path=str(path)) as writer:
-        for position, source in enumerate(sources, start=1):
-            if wishes.unfold is not None:
-                source = Source(_unfold_rows(source, wishes.unfold), source.complaints)
-            for row, input_hash in _check_rows(source, wishes, split, count, (limit or sys.maxsize) - count, result):
-                count += 1
-                if row is not None:
-                    assert row.keys() == features.keys(), f"read_row returned {list(row)}, not {list(features)}"
-                    writer.write(row)
-                    result.input_hashes.append(input_hash)
-            result.faults += source.complaints.list_lines()
-            if count == limit:
-                if position < len(sources) or next(source.rows, None) is not None:
-                    say(f"{split}: the first {limit} rows ({LIMITS[split]}); the others are neither read nor checked.")
-                break
+    with ArrowWriter(features=wishes.list_features(), path=str(path)) as writer:
+        for row, input_hash in itertools.islice(_check_sources(split, sources, wishes, limit, result), block):
+            if row is not None:
+                writer.write(row)
+                result.input_hashes.append(input_hash)
         writer.finalize()
+    result.faults = [line for source in sources for line in source.complaints.list_lines()]
     if not result.faults:
         # The digest of the rows themselves: what is later computed from the same rows can be found again.
         with path.open("rb") as file:
@@ -169,6 +180,42 @@ def _read_split(split: str, sources: list[Source], wishes: _Wishes, limit: int |
         if result.has_own_ids:
             result.faults = _find_repeated_ids(result.dataset)
     return result
+
+
+def _read_blocks(
+    data_args: DataArguments, wishes: _Wishes, parallel: tuple[str, str] | None
+) -> Iterator[datasets.Dataset]:
+    """Yield the training rows once, in blocks that are held in memory; a UserError lists the faults of a block."""
+    with silence():
+        sources = find_sources(data_args, ["train"], parallel)["train"]
+    result, size = _Split(), data_args.streaming_buffer_size
+    rows = _check_sources("train", sources, wishes, data_args.max_train_samples, result)
+    while True:
+        with silence():
+            block = list(itertools.islice(rows, size))
+        faults = [line for source in sources for line in source.complaints.list_lines()]
+        if faults:
+            raise UserError("\n".join(faults))
+        if not block:
+            return
+        yield datasets.Dataset.from_list([row for row, _ in block], features=wishes.list_features())
+
+
+def _check_sources(
+    split: str, sources: list[Source], wishes: _Wishes, limit: int | None, result: _Split
+) -> Iterator[tuple[dict | None, int]]:
+    """Yield (row, hash of its inputs) of all sources, at most `limit`; the row is None where the recipe refuses it."""
+    count = 0
+    for position, source in enumerate(sources, start=1):
+        if wishes.unfold is not None:
+            source = Source(_unfold_rows(source, wishes.unfold), source.complaints)
+        for row, input_hash in _check_rows(source, wishes, split, count, (limit or sys.maxsize) - count, result):
+            count += 1
+            yield row, input_hash
+        if count == limit:
+            if position < len(sources) or next(source.rows, None) is not None:
+                say(f"{split}: the first {limit} rows ({LIMITS[split]}); the others are neither read nor checked.")
+            break
 
 
 def _unfold_rows(source: Source, unfold: Callable[[dict], Iterable[dict]]) -> Iterator[tuple[int, dict]]:
@@ -219,6 +266,7 @@ def _check_rows(
             error.add_note(f"This was row {complaints.locate(line)}.")
             raise
         else:
+            assert checked.keys() == wishes.features.keys(), f"read_row returned {list(checked)}"
             inputs = [value for column, value in values.items() if column not in wishes.labels]
             yield {"id": row_id, "origin": complaints.locate(line), **checked}, hash(repr(inputs))
 

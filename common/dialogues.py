@@ -7,6 +7,7 @@ from common.chat_templates import encode_rendered, find_replies, mark_control_to
 from common.data import RowError
 from common.lines import refuse_rows, shorten
 from common.losses import IGNORED
+from common.streaming import for_each_block
 from common.windows import count_cut_texts
 
 import numpy as np
@@ -166,16 +167,12 @@ def encode_rows(encode: Callable[..., dict], *columns: Sequence) -> dict[str, li
     return {name: [row.get(name) for row in encoded] for name in names}
 
 
-def refuse_faults(features: DatasetDict, rows: DatasetDict) -> DatasetDict:
-    """The features without `fault`; a UserError lists the rows that could not be encoded, with file and line."""
-    faults = [
-        (rows[split][index]["origin"], fault)
-        for split, part in features.items()
-        for index, fault in enumerate(part["fault"])
-        if fault
-    ]
-    refuse_rows(list(dict.fromkeys(faults)))
-    return features.remove_columns("fault")
+@for_each_block
+def refuse_faults(features: DatasetDict) -> DatasetDict:
+    """The features without `fault` and `origin`; a UserError lists the rows that could not be encoded."""
+    pairs = [pair for part in features.values() for pair in zip(part["origin"], part["fault"], strict=True)]
+    refuse_rows(list(dict.fromkeys((origin, fault) for origin, fault in pairs if fault)))
+    return features.remove_columns(["fault", "origin"])
 
 
 def describe_cut_dialogues(features: DatasetDict, max_length: int) -> str:

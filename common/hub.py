@@ -50,16 +50,21 @@ def find_hub_id(name: str) -> str:
     return name
 
 
-def load_hub_dataset(hub_id: str, config: str | None, revision: str | None) -> datasets.DatasetDict:
-    """Every split of a hub dataset; one that comes as a script is loaded from the hub's parquet copy instead."""
+def load_hub_dataset(
+    hub_id: str, config: str | None, revision: str | None, streaming: bool = False
+) -> datasets.DatasetDict | datasets.IterableDatasetDict:
+    """Every split of a hub dataset; one that comes as a script is loaded from the hub's parquet copy instead.
+
+    With `streaming` nothing is loaded before its rows are read, and nothing is kept of it.
+    """
     try:
         try:
-            return datasets.load_dataset(hub_id, config, revision=revision)
+            return datasets.load_dataset(hub_id, config, revision=revision, streaming=streaming)
         except RuntimeError as error:
             if "scripts are no longer supported" not in str(error) or revision is not None:
                 raise
         say(f"Dataset {hub_id} is a script, which datasets no longer runs: loading its {PARQUET_BRANCH} instead.")
-        return datasets.load_dataset(hub_id, config, revision=PARQUET_BRANCH)
+        return datasets.load_dataset(hub_id, config, revision=PARQUET_BRANCH, streaming=streaming)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"dataset {hub_id}: {text}; {_find_cure(error, text, revision)}.") from None

@@ -8,6 +8,7 @@ from common.console import say
 from common.data import UNLABELLED, RowError
 from common.errors import UserError
 from common.lines import find_variants, name_some, refuse_rows, suggest
+from common.streaming import for_each_block
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value
@@ -136,6 +137,7 @@ def choose_problem_type(config, reader: LabelReader, do_train: bool) -> bool:
     return config.problem_type == "multi_label_classification"
 
 
+@for_each_block
 def number_labels(splits: DatasetDict, label_names: list[str], is_multi_label: bool) -> DatasetDict:
     """The splits with `label_ids`: the numbers of each row's labels, None where it has none.
 

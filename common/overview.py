@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterator
 
 from common.console import say
 from common.control_tokens import describe_control_tokens
+from common.errors import UserError
 from common.models import name_precision
 from common.optimization import describe_rates
 from common.parts import find_shape, has_tied_head, locate_parameters
 from common.sampling import measure_rows
+from common.streaming import StreamedDataset
 
 import numpy as np
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 EXAMPLES = 2
 
@@ -23,7 +25,14 @@ def describe_run(
 
     `facts` are the recipe's own lines; `show_example` turns one row of a collated batch into text.
     """
-    lines = {"data": ", ".join(f"{name} {len(rows):,} rows" for name, rows in splits.items())}
+    if "train" in splits and isinstance(splits["train"], StreamedDataset) != isinstance(
+        features["train"], StreamedDataset
+    ):
+        raise UserError(
+            "streaming: the training rows lost their stream on the way to the trainer, which would train on the first "
+            "block alone: make them with map_splits, map_rows or a function under @for_each_block."
+        )
+    lines = {"data": ", ".join(f"{name} {_count_rows(rows)}" for name, rows in splits.items())}
     lengths = {name: measure_rows(rows)[:, 0] for name, rows in features.items()}
     lines["lengths"] = "pieces: " + "; ".join(f"{name} {_summarise(values)}" for name, values in lengths.items())
     lines |= facts
@@ -46,6 +55,10 @@ def describe_run(
     for number, example in enumerate(itertools.islice(_list_rows(batches), EXAMPLES), start=1):
         say(f"example {number}  {show_example(example)}")
     say()
+
+
+def _count_rows(rows: Dataset) -> str:
+    return f"a stream, the first {len(rows):,} rows" if isinstance(rows, StreamedDataset) else f"{len(rows):,} rows"
 
 
 def _list_rows(batches) -> Iterator[dict[str, list]]:
@@ -115,12 +128,15 @@ def _describe_steps(trainer) -> dict[str, str]:
         filled = f"up to {args.max_tokens_per_batch:,} pieces with their padding a device"
         steps_per_epoch = -(-len(trainer._get_train_sampler()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else int(np.ceil(args.num_train_epochs * steps_per_epoch))
+    epochs = f"{steps / steps_per_epoch:g} epochs"
+    if isinstance(trainer.train_dataset, StreamedDataset):
+        epochs = f"{steps * rows:,} rows"
     warmup = args.get_warmup_steps(steps)
     warning = f"warmup_steps is {warmup}, but the run ends after {steps}: learning_rate is never reached; lower it"
     return {
         "batch": f"{filled} x {devices} x {args.gradient_accumulation_steps} accumulation, "
         f"sampling {args.train_sampling_strategy}{lengths}",
-        "steps": f"{steps:,} ({steps / steps_per_epoch:g} epochs), {warmup} warmup, "
+        "steps": f"{steps:,} ({epochs}), {warmup} warmup, "
         f"{args.optim.value} {describe_rates(trainer.model, args)} {args.lr_scheduler_type.value}, seed {args.seed}",
         **({"warning": warning} if warmup > steps else {}),
     }

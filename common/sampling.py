@@ -83,13 +83,18 @@ class LengthGroupedSampler(EpochSampler):
     epoch: a run resumed in its second epoch trains on other batches (transformers 5.23).
     """
 
-    def __init__(self, lengths: np.ndarray, rows_per_step: int, batch_size: int, seed: int, groups: int = 1):
+    def __init__(
+        self, lengths: np.ndarray, rows_per_step: int, batch_size: int, seed: int, groups: int = 1, begun: int = 0
+    ):
         super().__init__(len(lengths), seed)
         assert rows_per_step % groups == 0, "each group of a step has as many rows as any other"
+        self.filling = -begun % rows_per_step
         self.lengths, self.rows_per_step, self.batch_size, self.groups = lengths, rows_per_step, batch_size, groups
 
     def __iter__(self):
         rows, lengths, generator = draw_lengths(self.lengths, self.seed, self.epoch)
+        yield from rows[: self.filling].tolist()
+        rows, lengths = rows[self.filling :], lengths[self.filling :]
         whole = len(rows) - len(rows) % self.rows_per_step
         groups = group_rows(lengths[:whole], self.rows_per_step // self.groups) if whole else []
         groups = [groups[number] for number in generator.permutation(len(groups))]

@@ -122,7 +122,8 @@ def _search_directory(
 
 def _search_hub(data_args: DataArguments, splits: list[str]) -> dict[str, list[Source]]:
     hub_id = find_hub_id(data_args.dataset_name)
-    loaded = load_hub_dataset(hub_id, data_args.dataset_config_name, data_args.dataset_revision)
+    config, revision = data_args.dataset_config_name, data_args.dataset_revision
+    loaded = load_hub_dataset(hub_id, config, revision, data_args.streaming)
     sources = {}
     for split in splits:
         wanted = getattr(data_args, f"{split}_split")
@@ -131,8 +132,11 @@ def _search_hub(data_args: DataArguments, splits: list[str]) -> dict[str, list[S
         if name is not None:
             if name != wanted:
                 say(f"{split}: the split {name} of {hub_id}.")
-            tables = loaded[name].with_format("arrow").iter(batch_size=1000)
-            rows = enumerate(list_rows(tables, loaded[name].features))
+            found = loaded[name]
+            if found.features is None:  # of a stream whose files do not tell
+                found = found._resolve_features()
+            tables = found.with_format("arrow").iter(batch_size=1000)
+            rows = enumerate(list_rows(tables, found.features))
             sources[split] = [Source(rows, Complaints(f"{hub_id}[{name}]", separator=" row "))]
         elif wanted != "validation":
             other = " or set test_file" if split == "test" else ""

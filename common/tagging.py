@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from common.console import say
 from common.data import RowError
 from common.errors import UserError
 from common.lines import find_variants, refuse_rows
+from common.streaming import for_each_block
 
 from datasets import DatasetDict
 
@@ -120,6 +121,11 @@ def convert_splits(splits: DatasetDict, scheme: str) -> DatasetDict:
         scheme = detect_scheme(tags for rows in splits.values() for tags in rows["tags"] if tags is not None)
         if scheme != "IOB2":
             say(f"The tags are written in {scheme}: they are read as IOB2.")
+    return _convert_tags(splits, scheme)
+
+
+@for_each_block
+def _convert_tags(splits: DatasetDict, scheme: str) -> DatasetDict:
     complaints = []
 
     def convert(row: dict) -> dict:
@@ -159,15 +165,22 @@ def choose_tag_names(
         _refuse_variants(splits["train"], find_variants(counts))
         names = _name_types(sorted(set(counts) - {""}))
         source = "does not occur in the training rows; add such rows, correct the tag, or name all tags in tag_names"
-    complaints = [
-        (origin, f"tag {sorted(set(tags) - set(names))[0]} {source}")
-        for rows in splits.values()
-        for origin, tags in zip(rows["origin"], rows["tags"], strict=True)
-        if tags is not None and not set(tags) <= set(names)
-    ]
-    refuse_rows(complaints)
+    refuse_unknown_tags(splits.values(), set(names), source)
     _warn_of_missing_entities(splits)
     return names
+
+
+def refuse_unknown_tags(
+    parts: Iterable[Mapping[str, list]], known: Set[str], source: str = "is not in the first rows; name it in tag_names"
+) -> None:
+    """A UserError lists the rows with a tag that is not `known`: a stream may bring such rows later."""
+    complaints = [
+        (origin, f"tag {sorted(set(tags) - known)[0]} {source}")
+        for rows in parts
+        for origin, tags in zip(rows["origin"], rows["tags"], strict=True)
+        if tags is not None and not set(tags) <= known
+    ]
+    refuse_rows(complaints)
 
 
 def _refuse_variants(rows, variants: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """Hugging Face's Trainers with evaluation in dataset order and a log that people can read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from common.resumable import ResumableTrainer
 from common.sampling import BalancedSampler, LengthGroupedSampler, TokenBatchSampler, measure_rows
 from common.saving import save_arguments
 from common.sharding import divide_untrained_model, prepare_for_generation
+from common.streaming import StreamedDataset, StreamedRows
 from common.survival import SurvivingTrainer
 from common.tracking import place_trackers
 from common.upload import create_repository
@@ -72,12 +73,26 @@ class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
             if len(labels) == 0 or not isinstance(labels[0], int):
                 raise UserError("train_sampling_strategy balanced needs one class a row: use class_weights here.")
             return BalancedSampler(labels, seed)
-        lengths, processes = measure_rows(train_dataset, self.SIDES), self.args.world_size
+        lengths = measure_rows(train_dataset, self.SIDES)
         if self.args.max_tokens_per_batch:
+            processes = self.args.world_size
             return TokenBatchSampler(lengths, self.args.max_tokens_per_batch, seed, processes, self.args.process_index)
-        rows_per_step = self._train_batch_size * self.args.gradient_accumulation_steps * processes
+        return self._group_by_length(lengths, seed)
+
+    def _group_by_length(self, lengths: np.ndarray, seed: int, before: int = 0) -> LengthGroupedSampler:
+        rows_per_step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         groups = self.args.length_groups_per_step
-        return LengthGroupedSampler(lengths, rows_per_step, self._train_batch_size, seed, groups)
+        return LengthGroupedSampler(lengths, rows_per_step, self._train_batch_size, seed, groups, before)
+
+    def _draw_block(self, block: Dataset, number: int, before: int) -> Iterable[int]:
+        """The order of a stream's block; its `number` stands for the epoch, and `before` it there were so many rows."""
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self.args.train_sampling_strategy == "group_by_length":
+            sampler = self._group_by_length(measure_rows(block, self.SIDES), seed, before)
+            sampler.set_epoch(number)
+            return sampler
+        is_random = self.args.train_sampling_strategy == "random"
+        return np.random.default_rng((seed, number)).permutation(len(block)) if is_random else range(len(block))
 
     def get_train_dataloader(self):
         rows, collator = self.train_dataset, self.data_collator
@@ -87,7 +102,10 @@ class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
         if ROW_NUMBER not in self._signature_columns:  # training may begin again in this process
             self._signature_columns.append(ROW_NUMBER)
         # Only the batches of training carry the numbers of their rows.
-        self.train_dataset = rows.add_column(ROW_NUMBER, range(len(rows)))
+        if isinstance(rows, StreamedDataset):
+            self.train_dataset = StreamedRows(rows, self._draw_block)
+        else:
+            self.train_dataset = rows.add_column(ROW_NUMBER, range(len(rows)))
         self.data_collator = partial(collate_numbered, collator)
         try:
             return super().get_train_dataloader()
@@ -97,6 +115,9 @@ class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
     def locate_rows(self, numbers: list[int]) -> Iterator[str]:
         """Yield path:line of these training rows, those of each dialogue where several are packed into one row."""
         for number in numbers:
+            if isinstance(self.train_dataset, StreamedDataset):
+                yield self.train_dataset.locate(number)
+                continue
             rows = self.train_dataset[number].get("row", number)
             for row in rows if isinstance(rows, list) else [rows]:
                 yield self.train_origins[row] if self.train_origins else f"row {row}"

@@ -31,6 +31,7 @@ from common.results import CONFIG_FILE, METRICS_FILE, RECIPE_FILE, Outcome, is_f
 from common.resumable import check_resumption
 from common.saving import save_model
 from common.stopping import EvaluationAbandoned, RunStopped, get_signal, say_last, watch_signals
+from common.streaming import check_streaming
 from common.tracking import check_trackers, separate_trial
 
 import datasets
@@ -55,6 +56,7 @@ def prepare_run(training_args, scores: dict[str, bool | None]) -> None:
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
     check_launch(training_args)
+    check_streaming(yaml.safe_load(training_args.config_text) or {}, training_args)
     if training_args.do_train:
         check_optimizer(training_args)
         check_resumption(training_args)

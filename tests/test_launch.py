@@ -47,6 +47,14 @@ def test_two_processes_give_the_run_of_one(encoder, tmp_path):
     assert run.stdout.count("example 1") == 1, "only the first process speaks"
 
 
+def test_two_processes_share_a_stream(encoder, tmp_path):
+    """Blocks of 60 rows leave a step that the next block completes."""
+    flags = ["--streaming", "--streaming_buffer_size", "60", "--max_steps", "12"]
+    _, losses, _ = train(encoder, tmp_path / "one", "cpu.yaml", 16, *flags)
+    _, shared_losses, _ = train(encoder, tmp_path / "two", "multi_cpu.yaml", 8, *flags)
+    assert len(losses) == 12 and shared_losses == pytest.approx(losses, rel=1e-6)
+
+
 def test_two_processes_score_each_row_once(tagger, tmp_path):
     """37 rows do not divide by 2: the last batch is filled up, and neither scores nor loss may count that."""
     metrics = []

@@ -93,9 +93,9 @@ def tokenize_dialogues(
     settings = {"tokenizer": tokenizer, "end_of_turn": end_of_turn, "max_length": max_seq_length}
     if "reply" not in rows:
         encode = partial(encode_dialogue, assistant_turns=assistant_turns, **settings)
-        return encode_rows(encode, rows["messages"]) | {"row": indices}
+        return encode_rows(encode, rows["messages"]) | {"row": indices, "origin": rows["origin"]}
     encode = partial(encode_reply, max_new_tokens=max_new_tokens, **settings)
-    return encode_rows(encode, rows["messages"], rows["reply"]) | {"row": indices}
+    return encode_rows(encode, rows["messages"], rows["reply"]) | {"row": indices, "origin": rows["origin"]}
 
 
 def score_replies(texts: list[str], rows: Dataset, metric: Replies) -> dict[str, float]:
@@ -133,7 +133,7 @@ def main(model_args, data_args, dialogue_args, generation_args, training_args) -
     rows = DatasetDict({name: part if name == "train" else list_replies(part, turns) for name, part in splits.items()})
     workers, overwrite = data_args.preprocessing_num_workers, data_args.overwrite_cache
     features = map_splits(rows, tokenize_dialogues, workers, overwrite, **settings)
-    features = sort_for_evaluation(refuse_faults(features, rows))
+    features = sort_for_evaluation(refuse_faults(features))
     facts = {"messages": describe_messages(splits), "template": f"{template}, a turn ends with {end_of_turn!r}"}
     facts["dialogues"] = describe_cut_dialogues(features, max_seq_length)
     if dialogue_args.packing and training_args.do_train:

@@ -26,7 +26,7 @@ from common.models import choose_max_length, find_trained_labels, load_config, l
 from common.overview import describe_run
 from common.results import Outcome, finish_run, save_predictions
 from common.sentences import list_predictions, reduce_logits, report_entities, show_window, tag_sentences
-from common.tagging import choose_tag_names, convert_splits, join_words, read_words, split_tag
+from common.tagging import choose_tag_names, convert_splits, join_words, read_words, refuse_unknown_tags, split_tag
 from common.trainers import Trainer
 from common.training import list_wanted_splits, predict, prepare_run, rehearse, train
 from common.windows import describe_word_windows, encode_word_windows, refuse_slow_tokenizer
@@ -90,6 +90,7 @@ def tokenize_and_align(
 
     `row` says which sentence a window belongs to; `encode_word_windows` says what else it has.
     """
+    refuse_unknown_tags([sentences], label_ids.keys())
     windows = encode_word_windows(tokenizer, sentences["tokens"], max_length, doc_stride)
     windows["labels"] = [[IGNORED] * len(ids) for ids in windows["input_ids"]]
     places = zip(windows["row"], windows["first_word"], windows["positions"], windows["labels"], strict=True)

@@ -397,7 +397,7 @@ class Hub:
         self.answers = answers
         self.calls = []
 
-    def load_dataset(self, path, name=None, revision=None):
+    def load_dataset(self, path, name=None, revision=None, streaming=False):
         self.calls.append((path, name, revision))
         answer = self.answers["copy" if revision == "refs/convert/parquet" else "main"]
         if isinstance(answer, Exception):

@@ -252,7 +252,7 @@ def encode_number(number: int) -> dict:
 
 
 def encode_numbers(rows: dict, indices: list[int]) -> dict:
-    return encode_rows(encode_number, rows["number"])
+    return encode_rows(encode_number, rows["number"]) | {"origin": rows["origin"]}
 
 
 def make_numbers(numbers) -> Dataset:
@@ -262,20 +262,20 @@ def make_numbers(numbers) -> Dataset:
 def test_the_rows_that_cannot_be_encoded_are_listed_with_their_origins():
     rows = DatasetDict(train=make_numbers([1, -2, 3]), validation=make_numbers([-4]))
     with pytest.raises(UserError) as caught:
-        refuse_faults(map_splits(rows, encode_numbers), rows)
+        refuse_faults(map_splits(rows, encode_numbers))
     assert str(caught.value) == "file.jsonl:2: -2 is no length\nfile.jsonl:1: -4 is no length"
 
 
 def test_a_fault_of_a_dialogue_is_told_once_for_all_its_replies():
     rows = DatasetDict(test=Dataset.from_dict({"number": [-1, -1, -2], "origin": ["f:1", "f:1", "f:2"]}))
     with pytest.raises(UserError) as caught:
-        refuse_faults(map_splits(rows, encode_numbers), rows)
+        refuse_faults(map_splits(rows, encode_numbers))
     assert str(caught.value) == "f:1: -1 is no length\nf:2: -2 is no length"
 
 
 def test_without_faults_the_features_are_what_was_encoded():
     rows = DatasetDict(train=make_numbers([1, 2]))
-    features = refuse_faults(map_splits(rows, encode_numbers), rows)["train"]
+    features = refuse_faults(map_splits(rows, encode_numbers))["train"]
     assert features[:] == {
         "input_ids": [[5], [5, 5]], "labels": [[5], [5, 5]], "cut_messages": [0, 0], "is_cut": [False] * 2,
         "reply_is_cut": [True] * 2,
@@ -287,7 +287,7 @@ def test_a_thousand_faults_in_a_row_are_listed_too(bad):
     """A thousand rows are mapped at a time: a batch without any sound row still has columns and types."""
     rows = DatasetDict(train=make_numbers([-1 if number in bad else 2 for number in range(2500)]))
     with pytest.raises(UserError, match="and 980 more; mend these"):
-        refuse_faults(map_splits(rows, encode_numbers), rows)
+        refuse_faults(map_splits(rows, encode_numbers))
 
 
 # What is said

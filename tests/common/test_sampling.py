@@ -3,7 +3,14 @@
 from collections import Counter
 
 from common.errors import UserError
-from common.sampling import BalancedSampler, LengthGroupedSampler, TokenBatchSampler, group_rows, measure_rows
+from common.sampling import (
+    BalancedSampler,
+    LengthGroupedSampler,
+    TokenBatchSampler,
+    draw_lengths,
+    group_rows,
+    measure_rows,
+)
 
 import numpy as np
 import pytest
@@ -52,6 +59,15 @@ def test_groups_of_pairs_are_cut_along_the_side_that_leaves_less_padding():
     lengths = np.array([[10, 1], [11, 90], [11, 1], [10, 90]])
     assert [sorted(group.tolist()) for group in group_rows(lengths, 2)] == [[0, 2], [1, 3]]
     assert [sorted(group.tolist()) for group in group_rows(lengths[:, ::-1], 2)] == [[0, 2], [1, 3]]
+
+
+def test_a_step_that_other_rows_have_begun_is_completed_before_the_groups_begin():
+    sampler = LengthGroupedSampler(LENGTHS, 8, 8, seed=42, begun=8 * 7 + 3)
+    order = list(sampler)
+    assert sorted(order) == [*range(400)]
+    steps = cut(order[5:], 8)
+    assert all(max(step) - min(step) < 16 for step in steps[:49]) and len(steps[49]) == 3
+    assert order[:5] == draw_lengths(LENGTHS, 42, 0)[0][:5].tolist()
 
 
 def test_every_row_is_drawn_once():
