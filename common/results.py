@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.atomic_files import read_json, write_json, write_text
+from common.atomic_files import read_json, write_json, write_lines, write_text
 from common.checkpoints import seal_directory
 from common.console import say
 from common.disk import describe_write_failure
@@ -155,7 +155,7 @@ def save_predictions(training_args, split: str, rows: Iterable[dict]) -> None:
     """Write `predictions_<split>.jsonl`, one line a row, in the order of the rows."""
     if training_args.should_save:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(Path(training_args.output_dir) / f"predictions_{split}.jsonl", "".join(lines))
+        write_lines(Path(training_args.output_dir) / f"predictions_{split}.jsonl", lines)
 
 
 def read_predictions(output_dir: Path, split: str) -> list[dict]:

@@ -11,7 +11,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from common.console import silence
+from common.console import say, silence
 from common.errors import UserError
 from common.nonfinite import ROW_NUMBER
 
@@ -144,6 +144,10 @@ def check_streaming(settings: dict, training_args) -> None:
             f"dataloader_num_workers {training_args.dataloader_num_workers}: a stream is read in its order, by one "
             "worker at most: set it to 1, or to 0."
         )
+    by_epoch = [name for name in ("eval_strategy", "save_strategy") if settings[name] == "epoch"]
+    if by_epoch:
+        cures = " and ".join(f"{name} steps" for name in by_epoch)
+        say(f"Note: to a stream the end of an epoch is the end of the run: {cures} would come before it.")
     # Else accelerate would let the first process read for all, and join their batches, which differ in length.
     training_args.accelerator_config.dispatch_batches = False
 

@@ -14,7 +14,7 @@ from common.memory_limits import advise_smaller_batch, choose_smaller_batch, fre
 from common.nonfinite import ROW_NUMBER, list_first
 from common.stopping import EvaluationAbandoned, RunStopped
 from common.watchdog import Watchdog
-from common.workers import find_worker_failure, kill_workers, watch_workers
+from common.workers import find_worker_failure, kill_workers, read_refusal, watch_workers
 
 from transformers.integrations.neftune import deactivate_neftune
 
@@ -113,9 +113,9 @@ class SurvivingTrainer:
         elif worker_failure:
             text = f"The run broke {where}: {worker_failure}."
         elif isinstance(error, UserError):
+            text = read_refusal(error)
             if not kept:
-                raise error
-            text = str(error)
+                raise UserError(text) from None
         else:
             error.add_note(f"The run broke {where}{self._name_rows(error)}{kept and f'; {kept} once that is mended'}.")
             raise error

@@ -16,6 +16,7 @@ from common.overview import count_parameters, count_rows_per_step, sum_counts
 from common.panels import list_panels
 from common.provenance import describe_data, describe_environment
 from common.secret_scan import find_secrets
+from common.streaming import StreamedDataset
 from common.tracking import WANDB_FOLDER, name_project
 from common.upload import list_public_files
 
@@ -46,7 +47,9 @@ class TrackedRun(TrainerCallback):
 
     def note_rows(self, splits, lengths) -> None:
         """Keep how many rows there are in each split, and the lengths of their inputs in pieces."""
-        self.rows = {name: len(rows) for name, rows in splits.items()}
+        self.rows = {
+            name: "a stream" if isinstance(rows, StreamedDataset) else len(rows) for name, rows in splits.items()
+        }
         self.lengths = lengths
 
     def begin(self, args, state, model) -> None:
@@ -201,7 +204,7 @@ def _read_groups(config_text: str) -> dict[str, dict]:
     return {name.lower(): yaml.safe_load(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def make_lineage(data: dict, rows: dict[str, int]) -> wandb.Artifact:
+def make_lineage(data: dict, rows: dict[str, int | str]) -> wandb.Artifact:
     """The data of the run, as digests and revision alone: no row is uploaded."""
     described = {**data, "rows": rows}
     artifact = wandb.Artifact("data", type="dataset", metadata=described)

@@ -8,6 +8,8 @@ import signal
 import sys
 from functools import partial
 
+from common.errors import UserError
+
 from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -44,6 +46,11 @@ def kill_workers() -> None:
         iterator._shutdown = True  # else its __del__ waits for each worker
         for worker in iterator._workers:
             worker.kill()
+
+
+def read_refusal(error: UserError) -> str:
+    """What a UserError says, without the traceback that a worker puts in front of it."""
+    return str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].rstrip()
 
 
 def find_worker_failure(error: BaseException) -> str | None:

@@ -47,6 +47,7 @@ def test_two_processes_give_the_run_of_one(encoder, tmp_path):
     assert run.stdout.count("example 1") == 1, "only the first process speaks"
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_stream(encoder, tmp_path):
     """Blocks of 60 rows leave a step that the next block completes."""
     flags = ["--streaming", "--streaming_buffer_size", "60", "--max_steps", "12"]

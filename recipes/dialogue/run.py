@@ -46,7 +46,7 @@ from common.messages import describe_messages, list_message_texts, require_repli
 from common.metrics.replies import Replies
 from common.models import choose_max_length, load_config, load_model, load_tokenizer
 from common.overview import describe_run
-from common.packing import DialogueCollator, describe_packing, pack_dialogues, refuse_mixing
+from common.packing import DialogueCollator, describe_packing, pack_rows, refuse_mixing
 from common.results import Outcome, finish_run, save_predictions
 from common.trainers import CausalTrainer
 from common.training import list_wanted_splits, prepare_run, rehearse, train
@@ -139,7 +139,7 @@ def main(model_args, data_args, dialogue_args, generation_args, training_args) -
     if dialogue_args.packing and training_args.do_train:
         refuse_mixing(model)
         dialogues = len(features["train"])
-        features["train"] = pack_dialogues(features["train"], max_seq_length, workers, overwrite)
+        features["train"] = pack_rows(features["train"], max_seq_length, workers, overwrite)
         facts["packing"] = describe_packing(features["train"], dialogues, max_seq_length)
 
     # Training

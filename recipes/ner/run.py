@@ -24,6 +24,7 @@ from common.losses import IGNORED, CrossEntropy
 from common.metrics.entities import EntityMetric
 from common.models import choose_max_length, find_trained_labels, load_config, load_model, load_tokenizer
 from common.overview import describe_run
+from common.packing import WindowCollator, describe_packing, find_first_position, pack_rows
 from common.results import Outcome, finish_run, save_predictions
 from common.sentences import list_predictions, reduce_logits, report_entities, show_window, tag_sentences
 from common.tagging import choose_tag_names, convert_splits, join_words, read_words, refuse_unknown_tags, split_tag
@@ -32,7 +33,7 @@ from common.training import list_wanted_splits, predict, prepare_run, rehearse, 
 from common.windows import describe_word_windows, encode_word_windows, refuse_slow_tokenizer
 
 from datasets import Dataset, Features, List, Value
-from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
+from transformers import AutoModelForTokenClassification, EvalPrediction
 
 
 @dataclass
@@ -51,6 +52,7 @@ class NerArguments:
     doc_stride: int = option(64, "Pieces that neighbouring windows of a longer sentence share.")
     class_weights: list[str] | None = option(None, "none, auto (inverse frequency), a number a tag, or a JSON file.")
     focal_gamma: float = option(0.0, "Focal loss: 0 is off, 2 is usual for rare entities.")
+    packing: bool = option(False, "Fill rows of max_seq_length with whole windows, which do not see each other.")
 
 
 FEATURES = Features({"tokens": List(Value("string")), "tags": List(Value("string"))})  # what read_sentence returns
@@ -138,6 +140,13 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
     workers, overwrite = data_args.preprocessing_num_workers, data_args.overwrite_cache
     windows = map_splits(splits, tokenize_and_align, workers, overwrite, tokenizer=tokenizer, **settings)
     windows = sort_for_evaluation(windows)
+    facts = {"labels": f"{len(label_names)}: {', '.join(label_names)}"}
+    facts["windows"] = describe_word_windows(windows, splits, max_length)
+    first_position = 0
+    if ner_args.packing and training_args.do_train:
+        first_position, count = find_first_position(model), len(windows["train"])
+        windows["train"] = pack_rows(windows["train"], max_length, workers, overwrite)
+        facts["packing"] = describe_packing(windows["train"], count, max_length, "windows")
 
     # Training
     weights = choose_class_weights(ner_args.class_weights, windows, label_names)
@@ -152,16 +161,12 @@ def main(model_args, data_args, ner_args, training_args) -> dict[str, float]:
         train_dataset=windows.get("train"),
         eval_dataset=windows.get("validation"),
         processing_class=tokenizer,
-        data_collator=DataCollatorForTokenClassification(
-            tokenizer, pad_to_multiple_of=training_args.pad_to_multiple_of
-        ),
+        data_collator=WindowCollator(tokenizer, first_position, training_args.pad_to_multiple_of),
         compute_loss_func=loss,
         compute_metrics=score.get("validation"),
         preprocess_logits_for_metrics=partial(reduce_logits, loss=loss),
         callbacks=make_callbacks(training_args),
     )
-    facts = {"labels": f"{len(label_names)}: {', '.join(label_names)}"}
-    facts["windows"] = describe_word_windows(windows, splits, max_length)
     describe_run(trainer, splits, windows, facts, partial(show_window, tokenizer=tokenizer, label_names=label_names))
     if training_args.dry_run:
         return rehearse(trainer, model_class, model_args, windows)

@@ -1,24 +1,38 @@
 import random
 from collections import Counter
 
-from common.arguments import Seq2SeqTrainingArguments
+from common.arguments import Seq2SeqTrainingArguments, TrainingArguments
 from common.errors import UserError
 from common.from_scratch import train_decoder_tokenizer
 from common.losses import CrossEntropy
-from common.packing import DialogueCollator, describe_packing, fill_bins, pack_dialogues, refuse_mixing
-from common.trainers import CausalTrainer
+from common.packing import (
+    DialogueCollator,
+    WindowCollator,
+    describe_packing,
+    fill_bins,
+    find_first_position,
+    pack_rows,
+    refuse_mixing,
+)
+from common.trainers import CausalTrainer, Trainer
 
 import pytest
 import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    BertConfig,
     BloomConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
     GPT2Config,
     LlamaConfig,
     MambaConfig,
     PreTrainedModel,
     Qwen2Config,
+    XLMRobertaConfig,
 )
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -114,7 +128,7 @@ def test_a_full_length_has_a_bin_of_its_own():
 
 def test_packed_rows_hold_every_dialogue_whole_with_positions_of_its_own():
     dialogues = make_dialogues()
-    packed = pack_dialogues(dialogues.add_column("is_cut", [False] * len(dialogues)), LONGEST)
+    packed = pack_rows(dialogues.add_column("is_cut", [False] * len(dialogues)), LONGEST)
     assert set(packed.column_names) == {"input_ids", "labels", "position_ids", "row"}
     assert sorted(number for row in packed for number in row["row"]) == list(range(len(dialogues)))
     found = []
@@ -129,7 +143,7 @@ def test_packed_rows_hold_every_dialogue_whole_with_positions_of_its_own():
 
 
 def test_what_packing_saves_is_said():
-    packed = pack_dialogues(make_dialogues(), LONGEST)
+    packed = pack_rows(make_dialogues(), LONGEST)
     assert describe_packing(packed, 7, LONGEST) == "7 dialogues in 3 rows, 95.8% full"  # 46 of 48
 
 
@@ -192,7 +206,7 @@ def test_packed_dialogues_have_the_logits_that_each_has_alone(tokenizer, name, a
     with torch.no_grad():
         for ids in dialogues["input_ids"]:
             alone[tuple(ids)] = model(input_ids=torch.tensor([ids])).logits[0]
-        packed = take_rows(pack_dialogues(dialogues, LONGEST))
+        packed = take_rows(pack_rows(dialogues, LONGEST))
         batch = DialogueCollator(tokenizer, layout)(packed)
         inputs = {key: batch[key] for key in ("input_ids", "position_ids")}
         logits = model(**inputs, use_cache=False).logits
@@ -234,7 +248,7 @@ def test_packed_dialogues_have_the_loss_and_the_gradients_of_padded_ones(tokeniz
     model.config.use_cache = True  # as `use_cache: true` sets it; with a cache a model does not look at the positions
     dialogues = make_dialogues()
     loss, gradients = compute_gradients(model, trainer, take_rows(dialogues))
-    packed_loss, packed_gradients = compute_gradients(model, trainer, take_rows(pack_dialogues(dialogues, LONGEST)))
+    packed_loss, packed_gradients = compute_gradients(model, trainer, take_rows(pack_rows(dialogues, LONGEST)))
     total, pieces = 0.0, sum(length // 2 for length in LENGTHS)
     for row in dialogues:
         ids, labels = (torch.tensor([row[column]]) for column in ("input_ids", "labels"))
@@ -270,3 +284,102 @@ def test_a_model_as_it_is_drawn_is_refused_too_where_it_mixes():
     for name in ("bloom", "mamba"):
         with pytest.raises(UserError):
             refuse_mixing(AutoModelForCausalLM.from_config(CONFIGS[name]()))
+
+
+# Windows of encoders
+
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+ENCODERS = {
+    "bert": BertConfig(**SIZES, **WITHOUT_DROPOUT, vocab_size=90, pad_token_id=0, num_labels=4),
+    "distilbert": DistilBertConfig(
+        dim=32, hidden_dim=48, n_layers=2, n_heads=2, dropout=0.0, attention_dropout=0.0, vocab_size=90, num_labels=4
+    ),
+    "electra": ElectraConfig(**SIZES, **WITHOUT_DROPOUT, vocab_size=90, pad_token_id=0, num_labels=4),
+    "xlm-roberta": XLMRobertaConfig(**SIZES, **WITHOUT_DROPOUT, vocab_size=90, pad_token_id=1, num_labels=4),
+}
+
+
+def build_encoder(config, attn_implementation: str | None = "sdpa") -> PreTrainedModel:
+    torch.manual_seed(5)
+    model = AutoModelForTokenClassification.from_config(config, attn_implementation=attn_implementation)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.float()
+
+
+def make_windows() -> Dataset:
+    """Pieces drawn at random, some of them with one of four labels."""
+    draw = random.Random(2)
+    ids = [[draw.randrange(3, 90) for _ in range(length)] for length in LENGTHS]
+    labels = [[draw.choice([-100, 0, 1, 2, 3]) for _ in row] for row in ids]
+    return Dataset.from_dict({"input_ids": ids, "labels": labels, "row": list(range(len(ids)))})
+
+
+def test_a_packed_window_is_masked_from_the_others_and_the_padding(tokenizer):
+    batch = WindowCollator(tokenizer, first_position=2)(PACKED)
+    pad = tokenizer.pad_token_id
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [3, 4, pad, pad, pad]]
+    assert batch["labels"].tolist() == [[-100, 6, -100, 8, 9], [-100, 4, -100, -100, -100]]
+    assert batch["position_ids"].tolist() == [[2, 3, 2, 3, 4], [2, 3, 2, 3, 4]]
+    two, three = [True, True, False, False, False], [False, False, True, True, True]
+    assert batch["attention_mask"].tolist() == [[[two, two, three, three, three]]] * 2
+
+
+def test_windows_that_are_not_packed_are_padded(tokenizer):
+    batch = WindowCollator(tokenizer, 2)(take_rows(make_dialogues((3, 9))))
+    assert set(batch) == {"input_ids", "labels", "attention_mask"} and batch["attention_mask"].shape == (2, 9)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_packed_windows_have_the_logits_loss_and_gradients_of_padded_ones(tokenizer, tmp_path, name):
+    model = build_encoder(ENCODERS[name])
+    first = find_first_position(model)
+    assert first == {"xlm-roberta": 2}.get(name, 0) and model.training
+    windows = make_windows()
+    rows, packed = take_rows(windows), take_rows(pack_rows(windows, LONGEST))
+    tokenizer.pad_token_id = model.config.pad_token_id
+    collate = WindowCollator(tokenizer, first)
+    batch = collate(packed)
+    model.eval()
+    with torch.no_grad():
+        logits = model(**{key: values for key, values in batch.items() if key != "labels"}).logits
+        alone = {tuple(row["input_ids"]): model(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows}
+    compared = 0
+    for ids, positions, scores in zip(batch["input_ids"].tolist(), batch["position_ids"], logits, strict=True):
+        starts = positions.eq(first).nonzero().flatten().tolist()
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+            if tuple(ids[start:end]) in alone:
+                torch.testing.assert_close(scores[start:end], alone[tuple(ids[start:end])], atol=1e-5, rtol=0)
+                compared += 1
+    assert compared == len(LENGTHS)
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, dtype="float32", report_to=[], disable_tqdm=True)
+    trainer = Trainer(
+        model=model, args=args, processing_class=tokenizer, data_collator=collate, compute_loss_func=CrossEntropy()
+    )
+    loss, gradients = compute_gradients(model, trainer, rows)
+    packed_loss, packed_gradients = compute_gradients(model, trainer, packed)
+    assert packed_loss == pytest.approx(loss, rel=1e-5) and loss > 0.1
+    for one, other in zip(packed_gradients, gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert max(gradient.abs().max().item() for gradient in gradients) > 0.01
+
+
+def test_encoders_that_cannot_keep_windows_apart_are_refused():
+    """DeBERTa looks at the distance of pieces, and has no SDPA."""
+    config = DebertaV2Config(**SIZES, vocab_size=90, relative_attention=True, pos_att_type=["c2p", "p2c"])
+    model = build_encoder(config, None)
+    with pytest.raises(
+        UserError, match="^packing: encoders are packed with attn_implementation sdpa, and this is eager"
+    ):
+        find_first_position(model)
+    model.config._attn_implementation = "sdpa"  # as a model might claim
+    with pytest.raises(UserError, match="^packing: in DebertaV2ForTokenClassification packed windows see each other"):
+        find_first_position(model)
+
+
+def test_packing_windows_needs_the_attention_that_takes_their_mask():
+    with pytest.raises(
+        UserError, match="^packing: encoders are packed with attn_implementation sdpa, and this is eager"
+    ):
+        find_first_position(build_encoder(ENCODERS["bert"], "eager"))

@@ -262,7 +262,14 @@ def test_a_row_is_located_also_where_its_block_is_no_longer_held(tmp_path):
 
 # Settings
 
-SOUND = {"streaming": True, "streaming_buffer_size": 10, "train_sampling_strategy": "group_by_length", "packing": False}
+SOUND = {
+    "eval_strategy": "steps",
+    "save_strategy": "steps",
+    "streaming": True,
+    "streaming_buffer_size": 10,
+    "train_sampling_strategy": "group_by_length",
+    "packing": False,
+}
 
 
 def make_arguments(**changed) -> SimpleNamespace:
@@ -270,13 +277,20 @@ def make_arguments(**changed) -> SimpleNamespace:
     return SimpleNamespace(**{**defaults, **changed}, accelerator_config=SimpleNamespace(dispatch_batches=None))
 
 
-def test_a_stream_is_read_by_each_process_itself():
+def test_a_stream_is_read_by_each_process_itself(capsys):
     arguments = make_arguments()
     check_streaming(SOUND | {"class_weights": ["1", "2"]}, arguments)
+    assert capsys.readouterr().out == ""
     assert arguments.accelerator_config.dispatch_batches is False
     untouched = make_arguments(max_steps=-1)
     check_streaming(SOUND | {"streaming": False}, untouched)
     assert untouched.accelerator_config.dispatch_batches is None
+
+
+def test_what_would_be_done_at_the_end_of_an_epoch_is_said_to_come_at_the_end(capsys):
+    check_streaming(SOUND | {"save_strategy": "epoch"}, make_arguments())
+    said = "Note: to a stream the end of an epoch is the end of the run: save_strategy steps would come before it.\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.conftest import (
     assert_refused,
     assert_result_is_complete,
     list_sample_flags,
+    read_history,
     read_jsonl,
     run_in_process,
     run_ner,
@@ -302,6 +303,24 @@ def test_the_loss_options_train(encoder, tmp_path):
             "--output_dir", tmp_path / str(number), "--save_strategy", "no",
         )  # fmt: skip
         assert math.isfinite(scores["validation_loss"])
+
+
+def test_packed_windows_are_learnt_from_as_padded_ones(encoder, tmp_path, capsys):
+    """One step of all rows: the same loss, and the same weights but for rounding."""
+    losses, weights = [], []
+    for name, flags in {"padded": [], "packed": ["--packing", "--max_seq_length", "120"]}.items():
+        run_main(
+            "--model_name_or_path", encoder, *list_sample_flags("ner", "train"), "--do_train", *flags,
+            "--max_train_samples", "16", "--per_device_train_batch_size", "16", "--max_steps", "1", "--dtype",
+            "float32", "--logging_steps", "1", "--save_strategy", "no", "--output_dir", tmp_path / name,
+        )  # fmt: skip
+        losses.append(read_history(tmp_path / name, "loss")[0]["loss"])
+        weights.append(load_file(tmp_path / name / "model.safetensors"))
+    rows = int(re.search(r"packing    16 windows in (\d+) rows", capsys.readouterr().out)[1])
+    assert 1 < rows < 8
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for name, values in weights[0].items():
+        torch.testing.assert_close(weights[1][name], values, atol=1e-5, rtol=1e-4)
 
 
 def test_a_tag_only_in_validation_is_refused_unless_it_is_named(encoder, tmp_path):
