@@ -22,15 +22,10 @@ from common.errors import UserError
 from common.guarded_tracker import note_success
 from common.intervals import format_interval
 from common.locking import release_directory
-from common.model_card import write_model_card
 from common.overview import count_parameters, sum_counts
-from common.plots import name_plot, plot_learning_curve, plot_outcome
 from common.provenance import list_versions
-from common.report import write_report
 from common.saving import list_model_files, save_model
-from common.slices import add_intervals, report_slices
 from common.stopping import forget_signals
-from common.tallies import tally_predictions
 from common.upload import upload_result
 
 CONFIG_FILE, METRICS_FILE, RECIPE_FILE = "config.yaml", "metrics.json", "recipe.json"
@@ -113,19 +108,12 @@ def finish_run(trainer, outcome: Outcome, model_args, data_args) -> None:
         **list_versions(),
     }
     write_json(output_dir / RECIPE_FILE, recipe)
-    for split in outcome.list_headline_scores():
-        tallied = tally_predictions(recipe, read_predictions(output_dir, split))
-        add_intervals(outcome, split, tallied)
-        report_slices(outcome, split, tallied)
-    plots = []
     if args.do_train:
         write_history(output_dir / "history.csv", trainer.state.log_history)
-        path = name_plot(output_dir / "plots", "learning curve")
-        plots += plot_learning_curve(trainer.state.log_history, path, outcome.headline)
-    plots += plot_outcome(outcome, output_dir / "plots")
-    write_report(output_dir / "report.html", outcome, recipe, plots, args)
-    if args.do_train:
-        write_model_card(output_dir, outcome, recipe, model_args, args, trainer.hub_model_id)
+    # What draws and resamples takes seconds to import, which the first step of a run would otherwise wait for.
+    from common.presentation import present_result
+
+    present_result(trainer, outcome, recipe, model_args)
     if args.do_train:
         seal_directory(output_dir, [*list_model_files(output_dir), output_dir / RECIPE_FILE], args.identity)
     write_json(output_dir / METRICS_FILE, outcome.metrics)
