@@ -4,20 +4,18 @@ import atexit
 import hashlib
 import itertools
 import shutil
-import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from common.arguments import DataArguments
-from common.characters import UnseenCharacters, refuse_long_row
+from common.checked_rows import LIMITS, CheckedSplit, Wishes, check_sources
 from common.console import say, silence
 from common.data_cache import map_cached
 from common.errors import RowError, UserError
-from common.lines import SHOWN_COMPLAINTS, escape_controls, suggest
+from common.lines import SHOWN_COMPLAINTS, escape_controls
 from common.sources import Source, find_sources
 from common.streaming import StreamedDataset, begin_stream
 
@@ -26,40 +24,6 @@ import numpy as np
 import pyarrow.compute
 from datasets.arrow_writer import ArrowWriter
 from datasets.table import MemoryMappedTable
-
-ROWS_THAT_TELL_THE_COLUMNS = 100  # a JSON row may lack a key: the first rows together tell which columns there are
-UNLABELLED = ("", -1, "-1")  # what files without null, and GLUE, write where a row has no label
-LIMITS = {"train": "max_train_samples", "validation": "max_eval_samples", "test": "max_predict_samples"}
-
-
-@dataclass(frozen=True)
-class _Wishes:
-    """What a recipe asks of its data; see load_splits."""
-
-    columns: dict[str, str | tuple[str, ...]]
-    features: datasets.Features
-    read_row: Callable[[dict], dict]
-    labels: frozenset[str]
-    unfold: Callable[[dict], Iterable[dict]] | None
-    max_chars: int
-
-    def list_features(self) -> datasets.Features:
-        """The columns that are written."""
-        text = datasets.Value("string")
-        return datasets.Features({"id": text, "origin": text, **self.features})
-
-
-@dataclass
-class _Split:
-    """A split that has been read: its rows, a hash of each row's inputs, and what there is to tell about it."""
-
-    dataset: datasets.Dataset | None = None
-    input_hashes: array = field(default_factory=lambda: array("q"))
-    faults: list[str] = field(default_factory=list)
-    unused_columns: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
-    has_own_ids: bool = False
-    unlabelled: int = 0
-    unseen: UnseenCharacters = field(default_factory=UnseenCharacters)
 
 
 def load_splits(
@@ -84,7 +48,7 @@ def load_splits(
     A validation split that is not there is taken from the training rows.
     """
     assert not {"id", "origin"} & {*features, *columns}, "these columns are added here"
-    wishes = _Wishes(columns, features, read_row, frozenset(labels), unfold, data_args.max_chars)
+    wishes = Wishes(columns, features, read_row, frozenset(labels), unfold, data_args.max_chars)
     directory = Path(tempfile.mkdtemp(prefix="trainer-recipes-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     block = data_args.streaming_buffer_size if data_args.streaming else None
@@ -156,16 +120,16 @@ def require_text(row: dict, name: str) -> str:
 
 
 def _read_split(
-    split: str, sources: list[Source], wishes: _Wishes, limit: int | None, directory: Path, block: int | None = None
-) -> _Split:
+    split: str, sources: list[Source], wishes: Wishes, limit: int | None, directory: Path, block: int | None = None
+) -> CheckedSplit:
     """Check the rows and write them to an Arrow file, which is mapped into memory rather than loaded.
 
     Of a stream those of the first `block`.
     """
-    result = _Split()
+    result = CheckedSplit()
     path = directory / f"{split}.arrow"
     with ArrowWriter(features=wishes.list_features(), path=str(path)) as writer:
-        for row, input_hash in itertools.islice(_check_sources(split, sources, wishes, limit, result), block):
+        for row, input_hash in itertools.islice(check_sources(split, sources, wishes, limit, result), block):
             if row is not None:
                 writer.write(row)
                 result.input_hashes.append(input_hash)
@@ -183,13 +147,13 @@ def _read_split(
 
 
 def _read_blocks(
-    data_args: DataArguments, wishes: _Wishes, parallel: tuple[str, str] | None
+    data_args: DataArguments, wishes: Wishes, parallel: tuple[str, str] | None
 ) -> Iterator[datasets.Dataset]:
     """Yield the training rows once, in blocks that are held in memory; a UserError lists the faults of a block."""
     with silence():
         sources = find_sources(data_args, ["train"], parallel)["train"]
-    result, size = _Split(), data_args.streaming_buffer_size
-    rows = _check_sources("train", sources, wishes, data_args.max_train_samples, result)
+    result, size = CheckedSplit(), data_args.streaming_buffer_size
+    rows = check_sources("train", sources, wishes, data_args.max_train_samples, result)
     while True:
         with silence():
             block = list(itertools.islice(rows, size))
@@ -199,115 +163,6 @@ def _read_blocks(
         if not block:
             return
         yield datasets.Dataset.from_list([row for row, _ in block], features=wishes.list_features())
-
-
-def _check_sources(
-    split: str, sources: list[Source], wishes: _Wishes, limit: int | None, result: _Split
-) -> Iterator[tuple[dict | None, int]]:
-    """Yield (row, hash of its inputs) of all sources, at most `limit`; the row is None where the recipe refuses it."""
-    count = 0
-    for position, source in enumerate(sources, start=1):
-        if wishes.unfold is not None:
-            source = Source(_unfold_rows(source, wishes.unfold), source.complaints)
-        for row, input_hash in _check_rows(source, wishes, split, count, (limit or sys.maxsize) - count, result):
-            count += 1
-            yield row, input_hash
-        if count == limit:
-            if position < len(sources) or next(source.rows, None) is not None:
-                say(f"{split}: the first {limit} rows ({LIMITS[split]}); the others are neither read nor checked.")
-            break
-
-
-def _unfold_rows(source: Source, unfold: Callable[[dict], Iterable[dict]]) -> Iterator[tuple[int, dict]]:
-    line = parts = 0
-    for line, row in source.rows:
-        try:
-            for part in unfold(row):
-                parts += 1
-                yield line, part
-        except RowError as error:
-            source.complaints.add(str(error), line)
-    if line and not parts and not source.complaints.count:
-        source.complaints.add("up to here no row holds an example; add rows or leave the file out", line)
-
-
-def _check_rows(
-    source: Source, wishes: _Wishes, split: str, start: int, limit: int, result: _Split
-) -> Iterator[tuple[dict | None, int]]:
-    """Yield (row, hash of its inputs) for at most `limit` rows; the row is None where the recipe refuses it."""
-    rows, complaints = source
-    head = list(itertools.islice(rows, min(limit, ROWS_THAT_TELL_THE_COLUMNS)))
-    if not head:
-        if not complaints.count:
-            complaints.add("the split has no rows; choose another", line=0)
-        return
-    found = list(dict.fromkeys(name for _, row in head for name in row))
-    may_be_missing = wishes.labels if split == "test" else frozenset()
-    try:
-        names = _match_columns(wishes.columns, found, head[0][1], may_be_missing)
-    except RowError as error:
-        complaints.add(str(error), head[0][0])
-        return
-    result.unused_columns |= dict.fromkeys(name for name in found if name not in {"id", *names.values()})
-    has_own_ids = "id" in found and "id" not in names.values()  # it is also the code of Indonesian
-    result.has_own_ids |= has_own_ids
-    for number, (line, row) in enumerate(itertools.islice(itertools.chain(head, rows), limit), start):
-        try:
-            values = _pick_values(row, names, may_be_missing)
-            row_id = read_id(row) if has_own_ids else str(number)
-            refuse_long_row(values, wishes.max_chars)
-            checked = wishes.read_row(values)
-            result.unseen.count(values, complaints.locate(line))
-            result.unlabelled += any(values[column] is None for column in may_be_missing)
-        except RowError as error:
-            complaints.add(str(error), line)
-            yield None, 0
-        except Exception as error:
-            error.add_note(f"This was row {complaints.locate(line)}.")
-            raise
-        else:
-            assert checked.keys() == wishes.features.keys(), f"read_row returned {list(checked)}"
-            inputs = [value for column, value in values.items() if column not in wishes.labels]
-            yield {"id": row_id, "origin": complaints.locate(line), **checked}, hash(repr(inputs))
-
-
-def _match_columns(
-    columns: dict[str, str | tuple[str, ...]], found: list[str], first_row: dict, may_be_missing: frozenset[str]
-) -> dict[str, str | None]:
-    """Our columns with the names that they have in the data."""
-    names = {}
-    for column, accepted in columns.items():
-        accepted = (accepted,) if isinstance(accepted, str) else accepted
-        names[column] = next((name for name in accepted if name in found), None)
-        if names[column] is None and column not in may_be_missing:
-            wanted = " or ".join(f'"{name}"' for name in accepted)
-            row = str(first_row)
-            row = row if len(row) <= 200 else row[:200] + "..."
-            raise RowError(
-                f"no column {wanted}, the columns are {', '.join(found)}{suggest(accepted[0], found)}, "
-                f"the first row is {row}; rename it in the data or set the recipe's ..._column_name"
-            )
-    return names
-
-
-def _pick_values(row: dict, names: dict[str, str | None], may_be_missing: frozenset[str]) -> dict:
-    values = {}
-    for column, name in names.items():
-        value = row.get(name)
-        if column in may_be_missing:
-            value = None if value in UNLABELLED else value
-        elif value is None:
-            raise RowError(f'"{name}" is {"null" if name in row else "missing"}; give every row a value')
-        values[column] = value
-    return values
-
-
-def read_id(row: dict) -> str:
-    """The id of a row as a text; RowError where it is none."""
-    value = row.get("id")
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise RowError(f'"id" is {value!r}; give every row a text or a whole number, or leave the column out')
-    return str(value)
 
 
 def _find_repeated_ids(dataset: datasets.Dataset) -> list[str]:
@@ -326,7 +181,7 @@ def _find_repeated_ids(dataset: datasets.Dataset) -> list[str]:
     return faults[:SHOWN_COMPLAINTS] + ([f"and {hidden} more repeated ids; mend these too"] if hidden > 0 else [])
 
 
-def _divide_train(train: _Split, data_args: DataArguments, seed: int) -> tuple[_Split, _Split]:
+def _divide_train(train: CheckedSplit, data_args: DataArguments, seed: int) -> tuple[CheckedSplit, CheckedSplit]:
     """Train without the rows that are drawn for validation, and these; both keep the order of the data."""
     rows = len(train.dataset)
     if rows < 2:
@@ -337,9 +192,8 @@ def _divide_train(train: _Split, data_args: DataArguments, seed: int) -> tuple[_
     drawn[np.random.default_rng(seed).permutation(rows)[:wanted]] = True
     say(f"validation: {wanted} of the {rows} training rows, drawn with seed {seed} (there is no validation split).")
     hashes = np.array(train.input_hashes)
-    return tuple(
-        _Split(train.dataset.select(np.flatnonzero(chosen)), array("q", hashes[chosen])) for chosen in (~drawn, drawn)
-    )
+    parts = [(train.dataset.select(np.flatnonzero(chosen)), hashes[chosen]) for chosen in (~drawn, drawn)]
+    return tuple(CheckedSplit(rows, array("q", input_hashes)) for rows, input_hashes in parts)
 
 
 def _warn_of_training_rows(split: str, hashes: array, train_hashes: array) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from common.data import RowError, read_id
+from common.checked_rows import read_id
+from common.data import RowError
 from common.errors import UserError
 from common.files import READERS, read_rows
 from common.lines import Complaints, read_lines, refuse_rows, suggest

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from common.checked_rows import UNLABELLED
 from common.console import say
-from common.data import UNLABELLED, RowError
+from common.data import RowError
 from common.errors import UserError
 from common.lines import find_variants, name_some, refuse_rows, suggest
 from common.streaming import for_each_block
