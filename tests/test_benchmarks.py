@@ -3,6 +3,8 @@
 import json
 
 from benchmarks.contestants import CONTESTANTS, TASKS
+from benchmarks.growth import repeat_rows
+from benchmarks.overhead import main as measure_overhead
 from benchmarks.padding import main as count_padding
 from benchmarks.plain import SCRIPTS, _find_answer
 from benchmarks.speed import average_ratios, compare_rounds, complete_measures, list_ratios
@@ -158,6 +160,28 @@ def test_all_contestants_train_on_the_same_real_tokens(recipe, tmp_path):
     for contestant in CONTESTANTS:
         for split in ("training", "evaluation"):
             assert 0 < found[contestant][f"{split}_tokens"]["real"] <= found[contestant][f"{split}_tokens"]["computed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["ner", "translation"])
+def test_the_bare_loop_loses_what_our_trainer_loses(recipe, tmp_path):
+    """Else what is compared would not be two ways to the same training."""
+    flags = ["--recipe", recipe, "--rounds", "1", "--steps", "6", "--batch_size", "4"]
+    measure_overhead([*flags, "--output", str(tmp_path / "overhead.json")])
+    (found,) = json.loads((tmp_path / "overhead.json").read_text())["figures"][recipe]["rounds"]
+    assert found["bare_loss"] == pytest.approx(found["ours_loss"], rel=1e-3)
+    assert found["bare"] > 0 and found["ours"] > 0
+
+
+def test_rows_are_repeated_under_other_ids(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "a", "text": "ä"}\n{"text": "b"}\n', encoding="utf-8")
+    repeat_rows(path, 3)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    first, second = {"text": "ä"}, {"text": "b"}
+    assert rows == [
+        {"id": "a"} | first, second, {"id": "a-1"} | first, second, {"id": "a-2"} | first, second,
+    ]  # fmt: skip
 
 
 def test_every_recipe_has_a_plain_script_and_a_model_of_its_own():
