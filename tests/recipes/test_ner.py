@@ -92,7 +92,11 @@ def test_a_row_that_cannot_be_used_says_why(row, message):
 
 
 def align(sentences: list[tuple[list[str], list[str] | None]], tokenizer, max_length=64, doc_stride=4):
-    columns = {"tokens": [words for words, _ in sentences], "tags": [tags for _, tags in sentences]}
+    columns = {
+        "tokens": [words for words, _ in sentences],
+        "tags": [tags for _, tags in sentences],
+        "origin": [f"rows.jsonl:{line}" for line, _ in enumerate(sentences, start=1)],
+    }
     return ner.tokenize_and_align(
         columns, [*range(len(sentences))], tokenizer, {"O": 0, "B-PER": 1}, max_length, doc_stride
     )
