@@ -1,5 +1,7 @@
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.arguments import ModelArguments, TrainingArguments
@@ -339,7 +341,7 @@ def test_another_tokenizer_may_be_named(checkpoints, tmp_path):
 
 
 @pytest.fixture
-def foreign(tmp_path, monkeypatch) -> Path:
+def foreign(tmp_path, monkeypatch) -> Iterator[Path]:
     """A model and tokenizer that bring their own code, which leaves a mark where it is run."""
     path = tmp_path / "foreign"
     path.mkdir()
@@ -359,7 +361,12 @@ def foreign(tmp_path, monkeypatch) -> Path:
     (path / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(tmp_path / "modules")
-    return path
+    loaded = set(sys.modules)
+    yield path
+    # Left there, a file written during this process would keep later tests from caching what they prepare.
+    for name in set(sys.modules) - loaded:
+        if name.startswith("transformers_modules"):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("loader", [load_config, load_tokenizer])
