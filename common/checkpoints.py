@@ -12,10 +12,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.console import say
+from common.console import escape_controls, say
 from common.errors import UserError
 from common.launching import share_greatest
-from common.lines import escape_controls
 from common.provenance import compute_sha256
 
 from accelerate import PartialState

@@ -11,11 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.console import say
+from common.console import escape_controls, say
 from common.errors import UserError, install_error_hook
 from common.fields import Field, build_parser, group_fields, list_names, name_wanted
 from common.help_text import format_help
-from common.lines import escape_controls
 from common.old_names import CURES
 from common.ranges import find_fault
 from common.roots import check_roots

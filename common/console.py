@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +12,7 @@ silenced = []  # one item for each `silence` that is entered
 def say(text: str = "", end: str = "\n") -> None:
     """Print one line, from the first process only: two processes would say everything twice."""
     if os.environ.get("RANK", "0") == "0" and not silenced:
-        print(text, end=end, flush=True)
+        print(escape_lines(text), end=end, flush=True)
 
 
 @contextlib.contextmanager
@@ -22,6 +23,20 @@ def silence() -> Iterator[None]:
         yield
     finally:
         silenced.pop()
+
+
+def escape_controls(text: str) -> str:
+    """The text with control characters and half surrogates as \\x1b: data can neither hide a line nor end one."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+# The C0 and C1 controls, the separators that end a line elsewhere, and surrogates.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def escape_lines(text: str) -> str:
+    """The same, line by line: a text of ours, which may hold some of the data."""
+    return "\n".join(map(escape_controls, text.split("\n")))
 
 
 def draw_table(rows: Sequence[Sequence[str]], texts: int = 1) -> list[str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from common.arguments import DataArguments
 from common.checked_rows import LIMITS, CheckedSplit, Wishes, check_sources
-from common.console import say, silence
+from common.console import escape_controls, say, silence
 from common.data_cache import map_cached
 from common.errors import RowError, UserError
-from common.lines import SHOWN_COMPLAINTS, escape_controls
+from common.lines import SHOWN_COMPLAINTS
 from common.sources import Source, find_sources
 from common.streaming import StreamedDataset, begin_stream
 

@@ -3,9 +3,17 @@
 import os
 import sys
 
+from common.console import escape_lines
+
 
 class UserError(ValueError):
-    """Something the user gave cannot be used; the text says where, what is wrong and what to do."""
+    """Something the user gave cannot be used; the text says where, what is wrong and what to do.
+
+    Control characters in it, which came from the data, are escaped.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(escape_lines(text))
 
 
 class RowError(ValueError):

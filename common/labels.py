@@ -96,7 +96,7 @@ def choose_label_names(
     _refuse_variants(splits["train"], find_variants(counts))
     if len(found) < (1 if is_multi_label else 2):
         rows = splits["train"]
-        what = f"only one label ({', '.join(found)})" if found else "no label"
+        what = f"only one label ({name_some([*found])})" if found else "no label"
         raise UserError(
             f"{rows['origin'][0]}: the {len(rows):,} training rows have {what}, there is nothing to learn; add rows "
             "with another label, or name all labels in class_names."
@@ -121,10 +121,10 @@ def _is_number(name: str) -> bool:
 
 def _refuse_texts_as_labels(names: set[str], rows: Dataset) -> None:
     if len(names) > max(MANY_LABELS // 5, len(rows) / 2):
-        shown = ", ".join(sorted(names)[:3])
         raise UserError(
-            f"{rows['origin'][0]}: the {len(rows):,} training rows have {len(names):,} different labels ({shown}, "
-            "...), as texts have; set label_column_name to the column of the labels, or name them all in class_names."
+            f"{rows['origin'][0]}: the {len(rows):,} training rows have {len(names):,} different labels "
+            f"({name_some(sorted(names), 3)}), as texts have; set label_column_name to the column of the labels, or "
+            "name them all in class_names."
         )
     if len(names) > MANY_LABELS:
         say(f"Note: {len(names):,} labels, {len(rows) / len(names):.1f} training rows for each.")
@@ -190,7 +190,7 @@ def _warn_of_single_labels(splits: DatasetDict) -> None:
     for split, rows in splits.items():
         labelled = [tuple(names) for names in rows["labels"] if names is not None]
         if split != "train" and len(labelled) > 1 and len(set(labelled)) == 1:
-            label = ", ".join(labelled[0]) or "none"
+            label = name_some(labelled[0]) or "none"
             say(f"Warning: all {len(labelled):,} labelled {split} rows have one label ({label}): scores say little.")
 
 

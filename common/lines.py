@@ -2,10 +2,10 @@
 
 import codecs
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from common.console import escape_controls
 from common.errors import UserError
 
 SHOWN_COMPLAINTS = 20
@@ -53,21 +53,12 @@ def find_variants(counts: Mapping[str, int]) -> dict[str, str]:
 
 def name_some(names: Sequence[str], most: int = 6) -> str:
     """The first names, and ", ..." where there are more."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(map(escape_controls, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def shorten(text: str, most: int = 300) -> str:
     """The first `most` characters, and " ..." where there are more."""
     return text if len(text) <= most else f"{text[:most]} ..."
-
-
-def escape_controls(text: str) -> str:
-    """The text with control characters and half surrogates as \\x1b: data can neither hide a line nor end one."""
-    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
-
-
-# The C0 and C1 controls, the separators that end a line elsewhere, and surrogates.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def read_lines(path: Path, complaints: Complaints) -> Iterator[tuple[int, str, bool]]:

@@ -196,6 +196,14 @@ def test_a_single_label_is_refused_because_there_is_nothing_to_learn():
     )
 
 
+def test_a_label_is_shown_without_its_control_characters():
+    message = user_error_of(choose_label_names, make_splits(train=["a\x14"] * 2), None, None, True)
+    assert "have only one label (a\\x14), there" in message
+    names = [f"{number}\x1b" for number in range(21)]
+    message = user_error_of(choose_label_names, make_splits(train=names), None, None, True)
+    assert "21 different labels (0\\x1b, 1\\x1b, 10\\x1b, ...), as texts have" in message
+
+
 def test_labels_that_differ_in_capitals_alone_are_refused_where_the_rarer_ones_stand():
     splits = make_splits(train=["good", "Good", "bad", "good", "BAD", "bad"])
     cure = "write both alike, or name all labels in class_names if they differ"
