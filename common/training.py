@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.allocator import keep_freed_memory
 from common.atomic_files import read_json, write_text
 from common.best_score import check_best_score
 from common.checkpoints import (
@@ -56,6 +57,8 @@ def prepare_run(training_args, scores: dict[str, bool | None]) -> None:
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
     check_launch(training_args)
+    if training_args.device.type == "cpu":
+        keep_freed_memory()
     check_streaming(yaml.safe_load(training_args.config_text) or {}, training_args)
     if training_args.do_train:
         check_optimizer(training_args)
