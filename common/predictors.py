@@ -16,6 +16,7 @@ from common.classification import list_labels, pool_windows
 from common.data import RowError, require_text
 from common.dialogues import encode_reply, list_replies
 from common.generation import list_generated
+from common.greedy import add_search
 from common.languages import name_columns, set_languages, unfold_translation
 from common.losses import IGNORED
 from common.messages import unfold_dialogue
@@ -267,11 +268,15 @@ def _write_texts(tokenizer, sources: list[str], prefix: str, max_length: int, ke
     """What an encoder-decoder writes for each source."""
     ids, _ = encode_side(tokenizer, sources, max_length, keep, prefix=prefix)
     windows = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
-    return _decode(tokenizer, compute(windows, lambda model, batch: (model.generate(**batch)[:, 1:],)))
+    return _decode(tokenizer, compute(windows, _write_batch))
+
+
+def _write_batch(model, batch: dict) -> tuple:
+    return (model.generate(**batch, **add_search(model))[:, 1:],)
 
 
 def _go_on(model, batch: dict) -> tuple:
-    return (model.generate(**batch)[:, batch["input_ids"].size(1) :],)
+    return (model.generate(**batch, **add_search(model))[:, batch["input_ids"].size(1) :],)
 
 
 def _decode(tokenizer, generated: list[tuple[np.ndarray]]) -> list[str]:

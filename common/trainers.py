@@ -14,6 +14,7 @@ from common.adapters import (
 from common.callbacks import AllocateRanks, RunLog
 from common.errors import UserError
 from common.evaluation_batches import EvaluationBatches
+from common.greedy import add_search
 from common.losses import IGNORED
 from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
@@ -255,7 +256,8 @@ class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
         """What the model writes for each row, without the piece that starts the decoder."""
         prepare_for_generation(self.model)
         inputs = {name: values for name, values in inputs.items() if name not in ("labels", "decoder_input_ids")}
-        return super().prediction_step(model, inputs, False, ignore_keys, **gen_kwargs)[1][:, 1:]
+        settings = add_search(self.model, **(gen_kwargs or getattr(self, "_gen_kwargs", {})))
+        return super().prediction_step(model, inputs, False, ignore_keys, **settings)[1][:, 1:]
 
 
 class CausalTrainer(Seq2SeqTrainer):
@@ -281,7 +283,7 @@ class CausalTrainer(Seq2SeqTrainer):
         # Shards of a model wait for each other at every piece.
         is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)
         with torch.no_grad(), self.compute_loss_context_manager():
-            ids = self.model.generate(**prompts, synced_gpus=is_sharded, **gen_kwargs)
+            ids = self.model.generate(**prompts, synced_gpus=is_sharded, **add_search(self.model, **gen_kwargs))
         return ids[:, prompts["input_ids"].size(1) :]
 
 
