@@ -4,9 +4,11 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -44,6 +46,16 @@ ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "ner" / "sample"
 DIALOGUES = ROOT / "recipes" / "dialogue" / "sample"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def pytest_configure(config):
+    """Runs that are killed leave temporary files behind: those of the tests go with a folder of theirs."""
+    if hasattr(config, "workerinput"):
+        return  # a worker's environment is that of the process which distributes the tests
+    usual = tempfile.gettempdir()
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", usual)  # pytest's own are kept for three sessions, for who looks
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="trainer-recipes-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(tempfile.tempdir, ignore_errors=True))
 
 
 def read_jsonl(path: Path) -> list[dict]:

@@ -8,10 +8,13 @@ from tests.conftest import ROOT, launch
 
 import pytest
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("qa", "sentiment", "summarization", "translation")]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("dialogue", "qa", "sentiment", "summarization", "translation")
+]
 
 
-@pytest.mark.parametrize("recipe", ["dialogue", "ner", *SLOW])
+@pytest.mark.parametrize("recipe", ["ner", *SLOW])
 def test_a_copied_recipe_runs_outside_the_repository(recipe, tmp_path):
     copy = shutil.copytree(ROOT / "recipes" / recipe, tmp_path / f"my_{recipe}")
     accelerate = Path(sys.executable).with_name("accelerate")

@@ -124,9 +124,12 @@ def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder
             "summarization", "rougeL", "encoder_decoder", ["--max_source_length", "96"], marks=pytest.mark.slow
         ),
         # Ten steps of one length each teach too little for a score above 0.
-        ("dialogue", "rougeL", "decoder", ["--assistant_turns", "last", "--train_sampling_strategy", "random"]),
+        pytest.param(
+            "dialogue", "rougeL", "decoder", ["--assistant_turns", "last", "--train_sampling_strategy", "random"],
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_two_processes_generate_the_texts_of_one(recipe, metric, model, flags, request, tmp_path):
     """37 rows do not divide by 2: Hugging Face's own loop gives back 38 or more, scored against other rows."""
     flags = [*flags, "--max_new_tokens" if model == "decoder" else "--max_target_length", "16"]

@@ -138,7 +138,7 @@ def train_alone(models, extensions, tmp_path_factory) -> Callable[[str, str], tu
     return train_once
 
 
-QUICK = {("deepspeed_zero2", "ner"), ("deepspeed_zero3", "dialogue"), ("fsdp2", "dialogue")}
+QUICK = {("deepspeed_zero3", "dialogue"), ("fsdp2", "dialogue")}
 CASES = [
     pytest.param(launcher, recipe, marks=[] if (launcher, recipe) in QUICK else pytest.mark.slow)
     for launcher in SHARDED

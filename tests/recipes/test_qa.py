@@ -9,12 +9,10 @@ from common.losses import hide_padding
 from recipes.qa import run as qa
 from tests.conftest import (
     ROOT,
-    assert_refused,
     assert_result_is_complete,
     list_sample_flags,
     read_jsonl,
     run_in_process,
-    run_recipe,
     write_jsonl,
 )
 
@@ -451,12 +449,6 @@ def test_a_broken_article_is_named(encoder, tmp_path):
     path.write_text(json.dumps({"data": [{"title": "a", "paragraphs": [{"context": "Ada left."}]}]}))
     with pytest.raises(UserError, match=r"train.json:1: paragraphs\[0\]: its qas are 'None'; give a list"):
         run_main("--model_name_or_path", encoder, "--do_train", "--train_file", path, "--output_dir", tmp_path / "out")
-
-
-def test_a_faulty_file_ends_the_process_without_a_traceback(tmp_path):
-    path = write_jsonl(tmp_path / "train.jsonl", [GOOD, GOOD])
-    flags = ["--from_scratch", "encoder_tiny", "--do_train", "--train_file", path, "--output_dir", tmp_path / "out"]
-    assert_refused(run_recipe("qa", *flags), f'{path}:2: the id "1" is already that of {path}:1', tmp_path / "out")
 
 
 def test_a_context_of_a_million_characters_is_read(result, tmp_path):

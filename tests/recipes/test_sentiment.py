@@ -10,12 +10,10 @@ from common.labels import LabelReader
 from recipes.sentiment import run as sentiment
 from tests.conftest import (
     ROOT,
-    assert_refused,
     assert_result_is_complete,
     list_sample_flags,
     read_jsonl,
     run_in_process,
-    run_recipe,
     save_encoder,
     write_jsonl,
 )
@@ -506,11 +504,3 @@ def test_texts_as_labels_are_refused_and_many_labels_are_said(encoder, tmp_path,
     rows = [{"text": f"x {number}", "label": number % 150} for number in range(450)]
     train_on(encoder, tmp_path / "many", rows, validation=rows[:4])
     assert "Note: 150 labels, 3.0 training rows for each." in capsys.readouterr().out
-
-
-def test_a_faulty_file_ends_the_process_without_a_traceback(tmp_path):
-    path = tmp_path / "train.jsonl"
-    path.write_text(GOOD + '{"text": "x", "label": 1}\n')
-    flags = ["--from_scratch", "encoder_tiny", "--do_train", "--train_file", path, "--output_dir", tmp_path / "out"]
-    run = run_recipe("sentiment", *flags)
-    assert_refused(run, f"{path}:3: label: 1 is a number, in earlier rows it was a text; write all", tmp_path / "out")

@@ -9,7 +9,6 @@ from common.metrics.summaries import WordTokenizer, split_sentences
 from recipes.summarization import run as summarization
 from tests.conftest import (
     ROOT,
-    assert_refused,
     assert_result_is_complete,
     generate_alone,
     list_file_flags,
@@ -18,7 +17,6 @@ from tests.conftest import (
     read_history,
     read_jsonl,
     run_generating_recipe,
-    run_recipe,
     save_encoder_decoder,
     write_jsonl,
 )
@@ -385,10 +383,3 @@ def test_a_bad_row_gets_one_message_that_says_where(fault, encoder_decoder, tmp_
         )  # fmt: skip
     assert str(error.value).startswith(f"{path}:2: ") and message in str(error.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_faulty_file_ends_the_process_without_a_traceback(tmp_path):
-    path = write_jsonl(tmp_path / "train.jsonl", [ROW, ROW | {"summary": ""}])
-    flags = ["--from_scratch", "encoder_decoder_tiny", "--do_train", "--train_file", path]
-    run = run_recipe("summarization", *flags, "--output_dir", tmp_path / "out")
-    assert_refused(run, f"{path}:2: summary: it is empty; write a text", tmp_path / "out")

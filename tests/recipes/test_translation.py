@@ -14,7 +14,6 @@ from common.generation import refuse_float16
 from recipes.translation import run as translation
 from tests.conftest import (
     ROOT,
-    assert_refused,
     assert_result_is_complete,
     generate_alone,
     list_sample_flags,
@@ -22,7 +21,6 @@ from tests.conftest import (
     read_history,
     read_jsonl,
     run_generating_recipe,
-    run_recipe,
     save_encoder_decoder,
     write_jsonl,
 )
@@ -555,10 +553,3 @@ def test_float16_is_refused_for_t5_alone():
         refuse_float16(SimpleNamespace(fp16=True), T5Config())
     refuse_float16(SimpleNamespace(fp16=False), T5Config())
     refuse_float16(SimpleNamespace(fp16=True), BartConfig())
-
-
-def test_a_faulty_file_ends_the_process_without_a_traceback(tmp_path):
-    path = write_jsonl(tmp_path / "train.jsonl", [PAIR, PAIR | {"de": ""}])
-    flags = ["--from_scratch", "encoder_decoder_tiny", "--do_train", "--train_file", path, *LANGUAGES]
-    run = run_recipe("translation", *flags, "--output_dir", tmp_path / "out")
-    assert_refused(run, f"{path}:2: target: it is empty; write a text", tmp_path / "out")
