@@ -37,8 +37,8 @@ class EvaluationBatches(BatchRebalanceSampler):
 
     `lengths` is [rows, sides]. Only the longest batch has `batch_size` rows; shorter rows share larger batches, which
     have no more pieces on any side, nor with `room` pieces that are generated behind the first. The fewest batches are
-    made that leave MOST_PADDING, of a small split the most that MOST_BATCHES allows; where texts are generated, for
-    which the number of batches counts more than padding, fewer still.
+    made that leave MOST_PADDING, of a small split the most that MOST_BATCHES allows. Where texts are generated, nearly
+    the fewest that hold all rows: each is gone through piece by piece, which costs more than padding.
     A subclass of Hugging Face's sampler, because its Trainer takes that one for batches rather than rows.
     """
 
@@ -57,14 +57,16 @@ def cut_batches(lengths: np.ndarray, batch_size: int, room: int = 0) -> list[ran
     if len(lengths) == 0:
         return []
     runs = _Runs(lengths, batch_size, room)
-    most = MOST_BATCHES * math.ceil(len(lengths) / batch_size)
     # The price of a batch in pieces: the higher it is, the fewer batches and the more padding there are.
+    if room:
+        return runs.cut(float(runs.budget))
+    most = MOST_BATCHES * math.ceil(len(lengths) / batch_size)
     low, high = 0.0, runs.budget / 100
     best = runs.cut(high)
     if len(best) > most:
         high = float(runs.budget)
         best = runs.cut(high)
-    elif room or runs.share_of_padding(best) <= MOST_PADDING:
+    elif runs.share_of_padding(best) <= MOST_PADDING:
         return best
     is_tight = False
     for _ in range(BISECTIONS):

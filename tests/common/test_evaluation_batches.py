@@ -80,6 +80,14 @@ def test_room_for_what_is_generated_counts_as_pieces():
     assert {len(batch) for batch in batches[1:]} <= {6, 7} and batches[-1].stop == 84
 
 
+def test_where_texts_are_generated_there_are_no_more_batches_than_with_a_fixed_number_of_rows():
+    """Each batch is gone through piece by piece: 11 instead of 6 took half as long again."""
+    lengths = np.array([[450 - 8 * row] for row in range(48)])  # no two are equal
+    batches = cut_batches(lengths, 8, room=128)
+    assert len(batches) == 5  # 8 x (450 + 128) pieces hold 8, 9, 10, 12 and more rows
+    assert [row for batch in batches for row in batch] == list(range(48))
+
+
 def test_no_batch_has_more_pieces_on_the_other_side_than_the_largest_may_have():
     sources = np.array([100] * 4 + [10] * 40)
     targets = np.array([50] * 4 + [25] * 40)
