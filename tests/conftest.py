@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from common.arguments import (
@@ -55,7 +56,8 @@ def pytest_configure(config):
     usual = tempfile.gettempdir()
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", usual)  # pytest's own are kept for three sessions, for who looks
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="trainer-recipes-tests-")
-    config.add_cleanup(lambda: shutil.rmtree(tempfile.tempdir, ignore_errors=True))
+    # After multiprocessing's own folder, which is in it, and has the priority -100.
+    Finalize(None, shutil.rmtree, (tempfile.tempdir, True), exitpriority=-101)
 
 
 def read_jsonl(path: Path) -> list[dict]:
