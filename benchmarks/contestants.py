@@ -39,19 +39,19 @@ TASKS = {
     task.name: task
     for task in (
         Task("sentiment", "sentiment/sst2", "encoder_small", transformers.AutoModelForSequenceClassification,
-             "validation_accuracy", (768, 384), ("--max_seq_length", "128"), "1e-4"),
+             "validation_accuracy", (768, 768), ("--max_seq_length", "128"), "1e-4"),
         Task("ner", "ner/wnut17", "encoder_small", transformers.AutoModelForTokenClassification,
-             "validation_f1", (1024, 512), (), "2e-4"),
+             "validation_f1", (1024, 1024), (), "2e-4"),
         Task("qa", "qa/squad_v1", "encoder_small", transformers.AutoModelForQuestionAnswering,
-             "validation_f1", (256, 128), ("--max_seq_length", "384", "--doc_stride", "128"), "2e-4"),
+             "validation_f1", (256, 256), ("--max_seq_length", "384", "--doc_stride", "128"), "2e-4"),
         Task("translation", "translation/multi30k_en_de", "encoder_decoder_small", transformers.AutoModelForSeq2SeqLM,
-             "validation_bleu", (1536, 64), ("--source_lang", "en", "--target_lang", "de",
+             "validation_bleu", (1536, 256), ("--source_lang", "en", "--target_lang", "de",
              "--max_source_length", "1024", "--max_target_length", "128", "--num_beams", "1"), "1e-3"),
         Task("summarization", "summarization/dialogsum", "encoder_decoder_small", transformers.AutoModelForSeq2SeqLM,
-             "validation_rougeL", (384, 48), ("--max_source_length", "1024", "--max_target_length", "128",
+             "validation_rougeL", (384, 96), ("--max_source_length", "1024", "--max_target_length", "128",
              "--num_beams", "1"), "1e-3"),
         Task("dialogue", "dialogue/sgd", "decoder_small", transformers.AutoModelForCausalLM,
-             "validation_rougeL", (256, 16), ("--max_seq_length", "1024", "--max_new_tokens", "64",
+             "validation_rougeL", (256, 32), ("--max_seq_length", "1024", "--max_new_tokens", "64",
              "--num_beams", "1"), "1e-3"),
     )
 }  # fmt: skip

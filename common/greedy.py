@@ -24,14 +24,20 @@ PROCESSORS = (
 CRITERIA = (generation.EosTokenCriteria, generation.MaxLengthCriteria)
 
 
+def generate(model, input_ids: torch.LongTensor, **settings) -> torch.LongTensor:
+    """What the model writes for each row, [rows, longest], without the prompt or the piece that starts a decoder."""
+    ids = model.generate(input_ids=input_ids, **add_search(model, **settings))
+    return ids[:, 1 if model.config.is_encoder_decoder else input_ids.size(1) :]
+
+
 def add_search(model, **settings) -> dict:
     """The settings of `model.generate`, with `search_greedily` where they and the model's own ask for greedy search.
 
     A beam search keeps every row to the end of its batch: transformers has no way to take some out of it. Shards of a
     model wait for each other at every piece, of which generate() does not tell a search that it is given.
     """
-    if settings.get("synced_gpus") or is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model):
-        return settings
+    if settings.get("synced_gpus", is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model)):
+        return settings | {"synced_gpus": True}
     config, adapter = copy.copy(model.generation_config), getattr(model, "active_peft_config", None)
     for name in ("num_beams", "do_sample"):
         if settings.get(name) is not None:
@@ -105,12 +111,11 @@ def _write(model, input_ids, logits_processor, stopping_criteria, generation_con
         if (input_ids.size(1) - first) % patience and input_ids.size(1) < longest:
             continue
         finished = int(is_finished.sum())
-        if finished == len(rows) or finished > LEAVING * len(rows):
+        if finished > LEAVING * len(rows):
             texts[rows[is_finished], : input_ids.size(1)] = input_ids[is_finished]
             kept = (~is_finished).nonzero()[:, 0]
             input_ids, rows, is_finished = input_ids[kept], rows[kept], is_finished[kept]
-            if len(rows):
-                _keep_rows(model_kwargs, logits_processor, kept)
+            _keep_rows(model_kwargs, logits_processor, kept)
     return texts[:, : input_ids.size(1)]
 
 

@@ -16,7 +16,7 @@ from common.classification import list_labels, pool_windows
 from common.data import RowError, require_text
 from common.dialogues import encode_reply, list_replies
 from common.generation import list_generated
-from common.greedy import add_search
+from common.greedy import generate
 from common.languages import name_columns, set_languages, unfold_translation
 from common.losses import IGNORED
 from common.messages import unfold_dialogue
@@ -248,7 +248,7 @@ class Replier:
         replies = [dict(reply) for row in rows for reply in row["replies"]]
         prompts = [reply.pop("input_ids") for reply in replies]
         windows = {"input_ids": prompts, "attention_mask": [[1] * len(ids) for ids in prompts]}
-        texts = _decode(self.tokenizer, compute(windows, _go_on))
+        texts = _decode(self.tokenizer, compute(windows, _write_batch))
         listed = iter([reply | {"predicted_reply": text} for reply, text in zip(replies, texts, strict=True)])
         return [{"id": row["id"], "replies": [next(listed) for _ in row["replies"]]} for row in rows]
 
@@ -272,11 +272,7 @@ def _write_texts(tokenizer, sources: list[str], prefix: str, max_length: int, ke
 
 
 def _write_batch(model, batch: dict) -> tuple:
-    return (model.generate(**batch, **add_search(model))[:, 1:],)
-
-
-def _go_on(model, batch: dict) -> tuple:
-    return (model.generate(**batch, **add_search(model))[:, batch["input_ids"].size(1) :],)
+    return (generate(model, **batch),)
 
 
 def _decode(tokenizer, generated: list[tuple[np.ndarray]]) -> list[str]:

@@ -14,7 +14,7 @@ from common.adapters import (
 from common.callbacks import AllocateRanks, RunLog
 from common.errors import UserError
 from common.evaluation_batches import EvaluationBatches
-from common.greedy import add_search
+from common.greedy import add_search, generate
 from common.losses import IGNORED
 from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
@@ -32,8 +32,6 @@ import torch
 import transformers
 from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback
-from transformers.distributed.fsdp import is_fsdp_managed_module
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import has_length
 
 
@@ -280,11 +278,8 @@ class CausalTrainer(Seq2SeqTrainer):
         """What the model writes behind the prompt of each row."""
         prepare_for_generation(self.model)
         prompts = take_prompts(inputs, self.processing_class.pad_token_id)
-        # Shards of a model wait for each other at every piece.
-        is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)
         with torch.no_grad(), self.compute_loss_context_manager():
-            ids = self.model.generate(**prompts, synced_gpus=is_sharded, **add_search(self.model, **gen_kwargs))
-        return ids[:, prompts["input_ids"].size(1) :]
+            return generate(self.model, **prompts, **gen_kwargs)
 
 
 def set_pad_token_id(model, tokenizer) -> None:
