@@ -27,14 +27,13 @@ UNITS = {"peak_memory": 1e-6}
 
 
 def repeat_rows(path: Path, times: int) -> None:
-    """Write the rows of the file so many times; from the second time on under other ids."""
+    """Write the rows of the file so many times; from the second time on under other ids, also if it is done again."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     with path.open("w", encoding="utf-8") as file:
-        for number in range(times):
-            for row in rows:
-                if number and "id" in row:
-                    row = row | {"id": f"{row['id']}-{number}"}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for number, row in enumerate(rows * times):
+            if number >= len(rows) and "id" in row:
+                row = row | {"id": f"{row['id']}-{number}"}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def measure_recipe(name: str, args: argparse.Namespace, folder: Path) -> dict[int, dict[str, float]]:

@@ -176,12 +176,13 @@ def test_the_bare_loop_loses_what_our_trainer_loses(recipe, tmp_path):
 def test_rows_are_repeated_under_other_ids(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"id": "a", "text": "ä"}\n{"text": "b"}\n', encoding="utf-8")
-    repeat_rows(path, 3)
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    repeat_rows(path, 2)
     first, second = {"text": "ä"}, {"text": "b"}
-    assert rows == [
-        {"id": "a"} | first, second, {"id": "a-1"} | first, second, {"id": "a-2"} | first, second,
-    ]  # fmt: skip
+    twice = [{"id": "a"} | first, second, {"id": "a-2"} | first, second]
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == twice
+    repeat_rows(path, 2)  # as 4 times become 16: no id a second time
+    again = [{"id": "a-4"} | first, second, {"id": "a-2-6"} | first, second]
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == twice + again
 
 
 def test_every_recipe_has_a_plain_script_and_a_model_of_its_own():
