@@ -161,24 +161,67 @@ def find_replies(
         codes = ", ".join(f"U+{ord(character):X}" for character in SENTINELS)
         raise RowError(f"it holds all of {codes}, one of which is needed to find the replies; take one out")
     turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    replies = []
-    for index in turns if assistant_turns == "all" else turns[-1:]:
-        message = messages[index]
-        changed = render(tokenizer, [*messages[:index], message | {"content": sentinel}, *messages[index + 1 :]])
-        start = _count_common(text, changed)
-        end = len(text) - _count_common(text[::-1], changed[::-1])
-        prompt = render(tokenizer, messages[:index], add_generation_prompt=True)
-        is_apart = text[start:end].strip() != message["content"].strip()
-        if text.startswith(prompt) and len(prompt) < end and (is_apart or text[len(prompt) : start].isspace()):
-            # What is to be written starts at the prompt: also where the template takes the text apart, as Qwen's does
-            # with <think>, and with the space that Mistral's writes before it, which may be a piece of its own.
-            start = len(prompt)
+    wanted = turns if assistant_turns == "all" else turns[-1:]
+    starts = _find_unchanged(tokenizer, messages, wanted, text, sentinel)
+    replies, opening = [], ""
+    for index in wanted:
+        content = messages[index]["content"]
+        if starts:
+            start, end = starts[index], starts[index] + len(content)
+        else:
+            changed = render(tokenizer, _replace_texts(messages, [index], sentinel))
+            start = _count_common(text, changed)
+            end = len(text) - _count_common(text[::-1], changed[::-1])
+        if not (starts and opening and text.endswith(opening, 0, start)):
+            prompt = render(tokenizer, messages[:index], add_generation_prompt=True)
+            is_apart = text[start:end].strip() != content.strip()
+            if text.startswith(prompt) and len(prompt) < end and (is_apart or text[len(prompt) : start].isspace()):
+                # What is to be written starts at the prompt: also where the template takes the text apart, as Qwen's
+                # does with <think>, and with the space that Mistral's writes before it, maybe a piece of its own.
+                start = len(prompt)
+            elif starts and prompt == text[:start]:
+                opening = _find_opening(tokenizer, messages[:index], prompt)
         if start >= end:
             raise RowError(f"the chat template leaves message {index + 1} of the assistant out; change the template")
         follows = text.find(end_of_turn, end)
         is_ended = follows >= 0 and not text[end:follows].strip()
         replies.append(Reply(index, start, end, follows + len(end_of_turn) if is_ended else end))
     return text, replies
+
+
+def _find_unchanged(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[dict[str, str]],
+    wanted: Sequence[int],
+    text: str,
+    sentinel: str,
+) -> dict[int, int] | None:
+    """Where the texts of these messages start, if the rendering holds each as it is and nothing else depends on it.
+
+    One rendering instead of one for each message; None where the template does more than to put the texts in.
+    """
+    first, *others = render(tokenizer, _replace_texts(messages, wanted, sentinel)).split(sentinel)
+    if len(others) != len(wanted) or not all(messages[index]["content"] for index in wanted):
+        return None
+    starts, length, parts = {}, len(first), [first]
+    for index, behind in zip(wanted, others, strict=True):
+        starts[index] = length
+        parts += [messages[index]["content"], behind]
+        length += len(parts[-2]) + len(behind)
+    return starts if "".join(parts) == text else None
+
+
+def _replace_texts(messages: Sequence[dict[str, str]], wanted: Sequence[int], content: str) -> list[dict[str, str]]:
+    return [message | {"content": content} if index in wanted else message for index, message in enumerate(messages)]
+
+
+def _find_opening(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], prompt: str) -> str:
+    """What the prompt for generation adds to the messages; empty where that can't be told."""
+    try:
+        rendered = render(tokenizer, messages)
+    except RowError:
+        return ""
+    return prompt[len(rendered) :] if prompt.startswith(rendered) else ""
 
 
 def _count_common(one: str, other: str) -> int:

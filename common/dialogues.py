@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 from common.chat_templates import encode_rendered, find_replies, mark_control_tokens, render
 from common.data import RowError
@@ -60,10 +61,9 @@ def encode_dialogue(
     messages = mark_control_tokens(tokenizer, messages, end_of_turn)
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
     whole = messages[: last + 1]  # from what the user says behind the last reply there is nothing to learn
-    kept = keep_last_turns(
-        whole, lambda part: len(encode_rendered(tokenizer, render(tokenizer, part))[0]) <= max_length
-    )
-    ids, labels = _label_replies(tokenizer, kept, end_of_turn, assistant_turns)
+    encode = cache(partial(encode_rendered, tokenizer))  # what fits is asked for again
+    kept = keep_last_turns(whole, lambda part: len(encode(render(tokenizer, part))[0]) <= max_length)
+    ids, labels = _label_replies(tokenizer, kept, end_of_turn, assistant_turns, encode)
     # A cut may go through a reply. Nothing stands before its first piece then but, packed, another dialogue.
     return {
         "input_ids": ids[-max_length:],
@@ -91,7 +91,8 @@ def encode_reply(
     if reply is not None:
         messages = [*history, {"role": "assistant", "content": reply}]
         messages = mark_control_tokens(tokenizer, messages, end_of_turn)
-        ids, labels = _label_replies(tokenizer, messages, end_of_turn, "last")
+        encode = partial(encode_rendered, tokenizer)
+        ids, labels = _label_replies(tokenizer, messages, end_of_turn, "last", encode)
         answer = [piece for piece in labels if piece != IGNORED]
     most = max(max_length // 2, max_new_tokens)
     room = max_length - max(len(answer[:most]), max_new_tokens)
@@ -141,17 +142,21 @@ def keep_last_turns(
 
 
 def _label_replies(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], end_of_turn: str, assistant_turns: str
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, str]],
+    end_of_turn: str,
+    assistant_turns: str,
+    encode: Callable[[str], tuple[list[int], list[tuple[int, int]]]],
 ) -> tuple[list[int], list[int]]:
     """The pieces of the messages, and the same as labels, ignored where they are not of a wanted reply."""
     text, replies = find_replies(tokenizer, messages, end_of_turn, assistant_turns)
-    ids, places = encode_rendered(tokenizer, text)
-    offsets = np.array(places).reshape(-1, 2)
+    ids, places = encode(text)
+    pieces, offsets = np.array(ids, dtype=np.int64), np.array(places).reshape(-1, 2)
     labels = np.full(len(ids), IGNORED)
     for reply in replies:
         # A piece that starts before the text, with the space in front of it, belongs to it.
         inside = (offsets[:, 1] > reply.start) & (offsets[:, 0] < reply.end_of_turn)
-        labels[inside] = np.array(ids)[inside]
+        labels[inside] = pieces[inside]
     return ids, labels.tolist()
 
 

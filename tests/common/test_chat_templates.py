@@ -326,6 +326,31 @@ def test_replies_are_given_with_their_message_their_text_and_their_turn(messages
     assert all(text[: reply.start].endswith("<|im_start|>assistant\n") for reply in replies)
 
 
+def test_replies_are_found_where_the_template_looks_at_all_of_them_together():
+    """What stands before each reply depends on whether any two are equal, as they are while places are looked for."""
+    template = (
+        "{% set said = messages | selectattr('role', 'equalto', 'assistant') | map(attribute='content') | list %}"
+        "{% for m in messages %}{{ m.role + (':' if said | unique | list | length == said | length else '!!') }}"
+        "{{ m.content + eos_token }}{% endfor %}"
+    )
+    texts = ["a", "one", "b", "two", "c", "three"]
+    assert learn(build_byte_tokenizer(template), ask(*texts), "<|im_end|>") == [
+        "one<|im_end|>", "two<|im_end|>", "three<|im_end|>"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("turns", [2, 20])
+def test_the_places_of_many_replies_are_found_in_as_few_renderings_as_those_of_two(turns, monkeypatch):
+    tokenizer, rendered = build_byte_tokenizer(CHATML), []
+    apply = tokenizer.apply_chat_template
+    count = lambda *args, **how: rendered.append(1) or apply(*args, **how)  # noqa: E731
+    monkeypatch.setattr(tokenizer, "apply_chat_template", count)
+    texts = [f"{'question' if number % 2 == 0 else 'reply'} {number}" for number in range(2 * turns)]
+    text, replies = find_replies(tokenizer, ask(*texts), "<|im_end|>")
+    assert [text[reply.start : reply.end] for reply in replies] == texts[1::2]
+    assert len(rendered) == 4  # itself, without its replies, and the first prompt with and without what opens a reply
+
+
 def test_a_turn_that_the_template_does_not_end_has_only_its_text():
     """Some templates end all turns but the last, or the last alone."""
     template = (
