@@ -16,15 +16,15 @@ class BatchArguments:
         default="group_by_length",
         metadata={
             "help": "Order of the training rows: group_by_length (rows of like length share a step: little padding), "
-            "random, sequential, batch_rebalance, or balanced (each class as often as any other; for recipes with one "
-            "class a row).",
+            "random (any rows share a step; where it has several batches, they divide them by length), sequential, "
+            "batch_rebalance, or balanced (each class as often as any other; for recipes with one class a row).",
             "choices": ["group_by_length", "random", "sequential", "batch_rebalance", "balanced"],
         },
     )
     length_groups_per_step: int = option(
         1,
-        "With group_by_length: how many lengths meet in an optimizer step. A model trained from scratch learns better "
-        "from 2, for which gradient_accumulation_steps must be even.",
+        "With group_by_length: how many lengths, from short to long, meet in an optimizer step. The more, the more a "
+        "model trained from scratch learns from it. gradient_accumulation_steps must be a multiple.",
     )
     max_tokens_per_batch: int | None = option(
         None,

@@ -1,12 +1,13 @@
 """Which rows share a batch: rows of like length, drawn anew each epoch and the same again after a resume."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from common.errors import UserError
 
 import numpy as np
 import pyarrow.compute
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from datasets import Dataset
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
@@ -74,10 +75,10 @@ class LengthGroupedSampler(EpochSampler):
     """The order of `train_sampling_strategy: group_by_length`, drawn from (seed, epoch) alone.
 
     `lengths` is [rows, sides]. The `rows_per_step` of an optimizer step, over all processes, are `groups` groups of
-    like lengths. Which rows meet differs between epochs, and the groups come in random order but for the largest, which
-    is the first: one that does not fit fails at once. The rows that do not fill a step are drawn at random and come
-    last. The steps are the same however they are divided into batches, which are of `batch_size` rows with like
-    lengths again.
+    like lengths, each from another part of the lengths, so that the steps are alike in pieces. Which rows meet differs
+    between epochs, and the steps come in random order but for that with the largest group, which is the first: one that
+    does not fit fails at once. The rows that do not fill a step are drawn at random and come last. The steps are the
+    same however they are divided into batches, which are of `batch_size` rows with like lengths again.
 
     Trainer's own sampler draws from the global random state, which no checkpoint holds as it was at the start of an
     epoch: a run resumed in its second epoch trains on other batches (transformers 5.23).
@@ -97,15 +98,51 @@ class LengthGroupedSampler(EpochSampler):
         rows, lengths = rows[self.filling :], lengths[self.filling :]
         whole = len(rows) - len(rows) % self.rows_per_step
         groups = group_rows(lengths[:whole], self.rows_per_step // self.groups) if whole else []
-        groups = [groups[number] for number in generator.permutation(len(groups))]
+        # The groups lie from short to long (along one side, then the other): a step has one from each part of them.
+        parts = np.split(np.arange(len(groups)), self.groups)
+        steps = np.stack([generator.permutation(part) for part in parts], axis=1)
         if groups:
-            largest = max(range(len(groups)), key=lambda number: _count_padded(self.lengths[rows[groups[number]]]))
-            groups.insert(0, groups.pop(largest))
+            sizes = [_count_padded(self.lengths[rows[group]]) for group in groups]
+            largest = int(np.argmax(steps == np.argmax(sizes))) // self.groups
+            steps = np.concatenate([steps[[largest]], np.delete(steps, largest, axis=0)])
+        chosen = [groups[number] for number in steps.ravel()]
         if whole < len(rows):
-            groups.append(np.arange(whole, len(rows)))
-        for group in groups:
-            for batch in group_rows(lengths[group], self.batch_size):
-                yield from rows[group[batch]].tolist()
+            chosen.append(np.arange(whole, len(rows)))
+        for group in chosen:
+            yield from _divide(rows[group], lengths[group], self.batch_size)
+
+
+class RandomSteps(EpochSampler):
+    """The order of `train_sampling_strategy: random` where a step has several batches: its rows, divided by length.
+
+    The steps are those of the sampler that Accelerate puts in the place of torch's, so that what is learnt is the same
+    as without: a loss that is exact depends on the rows of a step, not on which of them share a batch.
+    """
+
+    def __init__(self, lengths: np.ndarray, rows_per_step: int, batch_size: int, seed: int | None):
+        self.drawn = SeedableRandomSampler(range(len(lengths)), data_seed=seed)
+        super().__init__(len(lengths), self.drawn.initial_seed)
+        self.lengths, self.rows_per_step, self.batch_size = lengths, rows_per_step, batch_size
+
+    def __iter__(self):
+        self.drawn.set_epoch(self.epoch)
+        return divide_steps(np.array(list(self.drawn)), self.lengths, self.rows_per_step, self.batch_size)
+
+
+def divide_steps(
+    order: np.ndarray, lengths: np.ndarray, rows_per_step: int, batch_size: int, begun: int = 0
+) -> Iterator[int]:
+    """Yield the rows of each step in batches of like lengths; `begun` rows of the first step are not among them."""
+    filling = min(-begun % rows_per_step, len(order))
+    yield from order[:filling].tolist()
+    for start in range(filling, len(order), rows_per_step):
+        step = order[start : start + rows_per_step]
+        yield from _divide(step, lengths[step], batch_size)
+
+
+def _divide(rows: np.ndarray, lengths: np.ndarray, batch_size: int) -> Iterator[int]:
+    for batch in group_rows(lengths, batch_size):
+        yield from rows[batch].tolist()
 
 
 def draw_lengths(lengths: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
@@ -204,3 +241,49 @@ class BalancedSampler(EpochSampler):
             rounds = [generator.permutation(rows) for _ in range(-(-share // len(rows)))]
             drawn.append(np.concatenate(rounds)[:share] if rounds else rows[:0])
         return iter(generator.permutation(np.concatenate(drawn)).tolist())
+
+
+def choose_sampler(training_args, rows: Dataset | Sequence[dict], sides: Sequence[str], batch_size: int):
+    """The sampler of these training arguments, with `batch_size` rows a batch; None where Hugging Face's own serves.
+
+    `sides` are the columns whose lengths are those of a row. UserError for a strategy that the rows do not allow.
+    """
+    strategy, seed = training_args.train_sampling_strategy, _choose_seed(training_args)
+    rows_per_step = _count_step(training_args, batch_size)
+    if strategy == "random" and rows_per_step > batch_size:
+        return RandomSteps(measure_rows(rows, sides), rows_per_step, batch_size, training_args.data_seed)
+    if strategy == "balanced":
+        labels = rows["labels"]
+        if len(labels) == 0 or not isinstance(labels[0], int):
+            raise UserError("train_sampling_strategy balanced needs one class a row: use class_weights here.")
+        return BalancedSampler(labels, seed)
+    if strategy != "group_by_length":
+        return None
+    lengths = measure_rows(rows, sides)
+    if training_args.max_tokens_per_batch:
+        return TokenBatchSampler(
+            lengths, training_args.max_tokens_per_batch, seed, training_args.world_size, training_args.process_index
+        )
+    return LengthGroupedSampler(lengths, rows_per_step, batch_size, seed, training_args.length_groups_per_step)
+
+
+def draw_block(training_args, lengths: np.ndarray, batch_size: int, number: int, before: int) -> Iterable[int]:
+    """The order of a stream's block; its `number` stands for the epoch, and `before` it there were so many rows."""
+    seed, rows_per_step = _choose_seed(training_args), _count_step(training_args, batch_size)
+    if training_args.train_sampling_strategy == "group_by_length":
+        groups = training_args.length_groups_per_step
+        sampler = LengthGroupedSampler(lengths, rows_per_step, batch_size, seed, groups, before)
+        sampler.set_epoch(number)
+        return sampler
+    if training_args.train_sampling_strategy != "random":
+        return range(len(lengths))
+    order = np.random.default_rng((seed, number)).permutation(len(lengths))
+    return divide_steps(order, lengths, rows_per_step, batch_size, before)
+
+
+def _choose_seed(training_args) -> int:
+    return training_args.seed if training_args.data_seed is None else training_args.data_seed
+
+
+def _count_step(training_args, batch_size: int) -> int:
+    return batch_size * training_args.gradient_accumulation_steps * training_args.world_size

@@ -12,14 +12,13 @@ from common.adapters import (
     save_hidden_state,
 )
 from common.callbacks import AllocateRanks, RunLog
-from common.errors import UserError
 from common.evaluation_batches import EvaluationBatches
 from common.greedy import add_search, generate
 from common.losses import IGNORED
 from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
 from common.resumable import ResumableTrainer
-from common.sampling import BalancedSampler, LengthGroupedSampler, TokenBatchSampler, measure_rows
+from common.sampling import choose_sampler, draw_block, measure_rows
 from common.saving import save_arguments
 from common.sharding import divide_untrained_model, prepare_for_generation
 from common.streaming import StreamedDataset, StreamedRows
@@ -63,35 +62,13 @@ class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
 
     def _get_train_sampler(self, train_dataset=None):
         train_dataset = self.train_dataset if train_dataset is None else train_dataset
-        strategy = self.args.train_sampling_strategy
-        if strategy not in ("group_by_length", "balanced") or not has_length(train_dataset):
+        if not has_length(train_dataset):
             return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if strategy == "balanced":
-            labels = train_dataset["labels"]
-            if len(labels) == 0 or not isinstance(labels[0], int):
-                raise UserError("train_sampling_strategy balanced needs one class a row: use class_weights here.")
-            return BalancedSampler(labels, seed)
-        lengths = measure_rows(train_dataset, self.SIDES)
-        if self.args.max_tokens_per_batch:
-            processes = self.args.world_size
-            return TokenBatchSampler(lengths, self.args.max_tokens_per_batch, seed, processes, self.args.process_index)
-        return self._group_by_length(lengths, seed)
-
-    def _group_by_length(self, lengths: np.ndarray, seed: int, before: int = 0) -> LengthGroupedSampler:
-        rows_per_step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        groups = self.args.length_groups_per_step
-        return LengthGroupedSampler(lengths, rows_per_step, self._train_batch_size, seed, groups, before)
+        sampler = choose_sampler(self.args, train_dataset, self.SIDES, self._train_batch_size)
+        return super()._get_train_sampler(train_dataset) if sampler is None else sampler
 
     def _draw_block(self, block: Dataset, number: int, before: int) -> Iterable[int]:
-        """The order of a stream's block; its `number` stands for the epoch, and `before` it there were so many rows."""
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if self.args.train_sampling_strategy == "group_by_length":
-            sampler = self._group_by_length(measure_rows(block, self.SIDES), seed, before)
-            sampler.set_epoch(number)
-            return sampler
-        is_random = self.args.train_sampling_strategy == "random"
-        return np.random.default_rng((seed, number)).permutation(len(block)) if is_random else range(len(block))
+        return draw_block(self.args, measure_rows(block, self.SIDES), self._train_batch_size, number, before)
 
     def get_train_dataloader(self):
         rows, collator = self.train_dataset, self.data_collator

@@ -6,7 +6,9 @@ from common.errors import UserError
 from common.sampling import (
     BalancedSampler,
     LengthGroupedSampler,
+    RandomSteps,
     TokenBatchSampler,
+    divide_steps,
     draw_lengths,
     group_rows,
     measure_rows,
@@ -15,7 +17,9 @@ from common.sampling import (
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
+from torch.utils.data import DataLoader
 
 # Of one side; no two rows are equally long.
 LENGTHS = np.arange(1, 401)[:, None]
@@ -109,15 +113,25 @@ def test_steps_are_the_same_rows_however_they_are_divided():
     assert max(max(batch) - min(batch) for batch in batches[:-4]) <= 8  # neighbours, but for the jitter
 
 
-def test_a_step_of_two_groups_has_two_lengths_and_its_batches_have_one():
+def test_a_step_of_two_groups_has_a_short_and_a_long_one_and_its_batches_have_one_length():
     order = draw(42, 0, 16, 8, groups=2)
     assert sorted(order) == [*range(400)]
     spans = [max(batch) - min(batch) for batch in cut(order, 8)]
     assert max(spans) <= 12
     steps = cut(order, 16)
-    assert sum(max(step) - min(step) > 50 for step in steps) > len(steps) / 2
+    assert all(max(step[:8]) <= 203 and min(step[8:]) >= 197 for step in steps)  # halves, but for the jitter
+    short, long = ([min(step[half]) for step in steps[1:]] for half in (slice(8), slice(8, None)))
+    assert short != sorted(short) and long != sorted(long) and np.argsort(short).tolist() != np.argsort(long).tolist()
     assert [set(step) for step in cut(draw(42, 0, 16, 2, groups=2), 16)] == [set(step) for step in steps]
-    assert max(order[:8]) > 395  # the largest group
+    assert max(steps[0]) > 395  # the largest group
+
+
+def test_steps_of_four_lengths_differ_no_more_in_pieces_than_steps_drawn_at_random():
+    def spread(order: list[int]) -> float:
+        return np.std([sum(LENGTHS[row, 0] for row in step) for step in cut(order, 40)])
+
+    at_random = spread(np.random.default_rng(0).permutation(400).tolist())
+    assert spread(draw(42, 0, 40, 10, groups=4)) < at_random < spread(draw(42, 0, 40, 10, groups=1)) / 3
 
 
 def test_the_largest_step_comes_first_and_rows_that_fill_no_step_last():
@@ -125,6 +139,37 @@ def test_the_largest_step_comes_first_and_rows_that_fill_no_step_last():
     assert max(order[:32]) > 395
     assert len(order[-16:]) == 400 % 32 and max(order[-16:]) - min(order[-16:]) > 100
     assert sum(order[32:64]) < sum(order[:32])
+
+
+# Random steps, divided by length
+
+
+def test_random_steps_are_those_of_accelerate_and_their_batches_have_like_lengths():
+    loader = prepare_data_loader(
+        DataLoader(range(400), batch_size=16, shuffle=True), use_seedable_sampler=True, data_seed=3, put_on_device=False
+    )
+    sampler = RandomSteps(LENGTHS, 64, 16, 3)
+    for epoch in (0, 1, 5):
+        loader.set_epoch(epoch)
+        sampler.set_epoch(epoch)
+        theirs, ours = [row for batch in loader for row in batch.tolist()], list(sampler)
+        assert [sorted(step) for step in cut(ours, 64)] == [sorted(step) for step in cut(theirs, 64)] and ours != theirs
+        for step in cut(ours, 64):  # the rows of a side without equals are sorted, 16 and 16
+            assert [sorted(batch) for batch in cut(step, 16)] == cut(sorted(step), 16)
+    assert list(sampler) == ours != list(RandomSteps(LENGTHS, 64, 16, 4))
+
+
+def test_steps_of_one_batch_and_rows_that_others_have_begun_stay_as_they_are():
+    order = np.array([5, 1, 9, 3, 7, 2, 8, 0])
+    assert list(divide_steps(order, LENGTHS, 4, 4)) == order.tolist()
+    assert list(divide_steps(order, LENGTHS, 4, 2)) == [1, 3, 5, 9, 0, 2, 7, 8]
+    assert list(divide_steps(order, LENGTHS, 4, 2, begun=10)) == [5, 1, 2, 3, 7, 9, 8, 0]
+    assert list(divide_steps(order[:1], LENGTHS, 4, 2, begun=10)) == [5]
+
+
+def test_random_steps_of_pairs_have_less_padding_the_smaller_their_batches():
+    shares = [count_real(cut(list(RandomSteps(PAIRS, 64, size, 0)), size), PAIRS) for size in (64, 16, 4)]
+    assert shares[0] + 0.15 < shares[1] < shares[2] - 0.08
 
 
 # So many pieces a batch
