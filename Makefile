@@ -11,10 +11,10 @@ demo: $(VENV)/installed  ## train the recipes on their samples, offline, on a CP
 	for recipe in sentiment ner qa translation summarization dialogue; do OMP_NUM_THREADS=1 $(BIN)/accelerate launch recipes/$$recipe/run.py || exit; done
 
 test: $(VENV)/installed-dev  ## every test that needs neither network nor GPU nor downloads
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/installed-dev  ## and those of every launcher and every adapter with every recipe; writes their tables: most of an hour
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real"
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not real"
 	$(BIN)/python -m tests.tables
 
 test-real: $(VENV)/installed-dev  ## tests with a real pretrained model and real data; says what is missing

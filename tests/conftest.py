@@ -47,6 +47,8 @@ ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "ner" / "sample"
 DIALOGUES = ROOT / "recipes" / "dialogue" / "sample"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Few tests, but minutes: they come first, so that neither of the processes that run the tests is left alone with one.
+LONGEST = ("test_launch.py", "test_resume.py", "test_faults_of_runs.py", "test_data_cache.py", "test_tracked_runs.py")
 
 
 def pytest_configure(config):
@@ -58,6 +60,10 @@ def pytest_configure(config):
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="trainer-recipes-tests-")
     # After multiprocessing's own folder, which is in it, and has the priority -100.
     Finalize(None, shutil.rmtree, (tempfile.tempdir, True), exitpriority=-101)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def read_jsonl(path: Path) -> list[dict]:
