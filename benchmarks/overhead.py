@@ -2,14 +2,14 @@
 
     python -m benchmarks.overhead --data DIRECTORY --encoder DIRECTORY
 
-Both run in the process of the recipe, one after the other, from the same weights and random state: the same model,
-batches, precision, optimizer and schedule, the model's own loss against ours. Each round is a process of its own: a
-Trainer that trains a second time on its model is slower (by half, measured on a BERT).
+Both run where the recipe would train, from the same weights and random state: the same model, batches, precision,
+optimizer and schedule, the model's own loss against ours. Each run is a process of its own, since the second in a
+process finds memory and kernels prepared by the first; which of the two is the first changes from round to round.
 """
 
 import argparse
 import contextlib
-import copy
+import inspect
 import json
 import os
 import shutil
@@ -30,6 +30,7 @@ from common.errors import UserError, install_error_hook
 from common.nonfinite import ROW_NUMBER
 
 import torch
+import torch.nn.functional as F
 import transformers
 from transformers import TrainerCallback, set_seed
 
@@ -53,6 +54,15 @@ class Steps(TrainerCallback):
         return (self.ends[-1] - self.ends[WARM - 1]) / (len(self.ends) - WARM)
 
 
+def compute_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The model's own loss; of spans PyTorch's, since the model's own counts padded positions, as ours does not."""
+    if "start_positions" not in inspect.signature(model.forward).parameters:
+        return model(**batch).loss
+    starts, ends = batch.pop("labels").unbind(1)
+    outputs = model(**batch)
+    return (F.cross_entropy(outputs.start_logits, starts) + F.cross_entropy(outputs.end_logits, ends)) / 2
+
+
 def train_bare(trainer) -> tuple[float, float]:
     """Seconds a step and mean loss of a loop that does what training needs and no more."""
     args, model = trainer.args, trainer.model
@@ -69,7 +79,7 @@ def train_bare(trainer) -> tuple[float, float]:
             batch.pop(ROW_NUMBER, None)
             batch = {name: value.to(args.device) for name, value in batch.items()}
             with torch.autocast(args.device.type, kind) if kind else contextlib.nullcontext():
-                loss = model(**batch).loss
+                loss = compute_loss(model, batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
             optimizer.step()
@@ -79,7 +89,6 @@ def train_bare(trainer) -> tuple[float, float]:
             steps.on_step_end(args, None, None)
             if len(steps.ends) == args.max_steps:
                 break
-    trainer.optimizer = trainer.lr_scheduler = None
     return steps.seconds, torch.stack(losses).float().mean().item()
 
 
@@ -89,45 +98,45 @@ def train_ours(trainer, train) -> tuple[float, float]:
     steps = Steps()
     trainer.add_callback(steps)
     outcome = train()
-    trainer.remove_callback(steps)
-    trainer.optimizer = trainer.lr_scheduler = None
     return steps.seconds, outcome.training_loss
 
 
-def measure(measures: dict, inner, trainer, *args, **kwargs):
-    """In the place of transformers.Trainer.train, below what a recipe makes of it: both."""
-    weights = copy.deepcopy(trainer.model.state_dict())
-    for name, run in (("bare", train_bare), ("ours", partial(train_ours, train=inner))):
-        trainer.model.load_state_dict(weights)
-        measures[name], measures[f"{name}_loss"] = run(trainer)
+def measure(which: str, measures: dict, inner, trainer, *args, **kwargs):
+    """In the place of transformers.Trainer.train, below what a recipe makes of it: the one asked for."""
+    run = train_bare if which == "bare" else partial(train_ours, train=inner)
+    measures[which], measures[f"{which}_loss"] = run(trainer)
     raise SystemExit(0)
 
 
-def run_inside(path: Path, script: str, flags: list[str]) -> None:
+def run_inside(path: Path, which: str, script: str, flags: list[str]) -> None:
     """In a process of its own: the recipe up to its training, which is measured."""
     measures = {}
-    transformers.Trainer.train = bind(transformers.Trainer.train, measure, measures)
+    transformers.Trainer.train = bind(transformers.Trainer.train, partial(measure, which), measures)
     run_script(script, flags)
     write_json(path, measures)
 
 
 def measure_recipe(name: str, args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, float]]]:
-    """Start the recipe in a process of its own for each round; what was measured in them."""
+    """Start the recipe twice for each round, and what was measured."""
     task, measures = TASKS[name], folder / "measures.json"
     prepare_rows(task, args.data, folder, (args.batch_size * args.steps, 8))
     model = prepare_model(task, args.encoder, folder)
-    command = [sys.executable, "-m", "benchmarks.overhead", "--inside", measures]
-    command += [ROOT / "recipes" / name / "run.py", "--model_name_or_path", model, "--do_train", *task.flags]
+    start = [sys.executable, "-m", "benchmarks.overhead", "--inside", measures]
+    command = [ROOT / "recipes" / name / "run.py", "--model_name_or_path", model, "--do_train", *task.flags]
     command += ["--train_file", folder / "train.jsonl", "--max_steps", args.steps, "--save_strategy", "no"]
     command += ["--per_device_train_batch_size", args.batch_size, "--output_dir", folder / "result"]
     rounds = []
-    for _ in range(args.rounds):
-        run = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False)
-        if run.returncode or not measures.is_file():
-            raise UserError(f"{name} ended with exit code {run.returncode}:\n{(run.stdout + run.stderr)[-3000:]}")
-        rounds.append(json.loads(measures.read_text()))
-        measures.unlink()
-        shutil.rmtree(folder / "result", ignore_errors=True)
+    for number in range(args.rounds):
+        found = {}
+        for which in ("ours", "bare") if number % 2 else ("bare", "ours"):
+            whole = [str(word) for word in (*start, which, *command)]
+            run = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
+            if run.returncode or not measures.is_file():
+                raise UserError(f"{name} ended with exit code {run.returncode}:\n{(run.stdout + run.stderr)[-3000:]}")
+            found |= json.loads(measures.read_text())
+            measures.unlink()
+            shutil.rmtree(folder / "result", ignore_errors=True)
+        rounds.append(found)
     return {"rounds": rounds}
 
 
@@ -141,11 +150,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=24, help="default: %(default)s")
     parser.add_argument("--batch_size", type=int, default=16, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="default: %(default)s")
-    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("script", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.inside:
-        run_inside(args.inside, args.script[0], args.script[1:])
+        path, which = args.inside
+        run_inside(Path(path), which, args.script[0], args.script[1:])
         return
     os.environ["HF_HUB_OFFLINE"] = "1"
     describe_data(args.data)

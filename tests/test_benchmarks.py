@@ -163,7 +163,7 @@ def test_all_contestants_train_on_the_same_real_tokens(recipe, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["ner", "translation"])
+@pytest.mark.parametrize("recipe", ["ner", "qa", "translation"])
 def test_the_bare_loop_loses_what_our_trainer_loses(recipe, tmp_path):
     """Else what is compared would not be two ways to the same training."""
     flags = ["--recipe", recipe, "--rounds", "1", "--steps", "6", "--batch_size", "4"]
