@@ -4,12 +4,15 @@
 
 Both run where the recipe would train, from the same weights and random state: the same model, batches, precision,
 optimizer and schedule, the model's own loss against ours. Each run is a process of its own, since the second in a
-process finds memory and kernels prepared by the first; which of the two is the first changes from round to round.
+process finds memory and kernels prepared by the first; which of the two is the first changes from round to round. Of
+a round the median over its steps counts, each against the same step of the other run: a mean would be that of what
+else the machine did.
 """
 
 import argparse
 import contextlib
 import inspect
+import itertools
 import json
 import os
 import shutil
@@ -49,9 +52,9 @@ class Steps(TrainerCallback):
         self.ends.append(time.perf_counter())
 
     @property
-    def seconds(self) -> float:
-        """A step, the first ones left out."""
-        return (self.ends[-1] - self.ends[WARM - 1]) / (len(self.ends) - WARM)
+    def seconds(self) -> list[float]:
+        """Of each step, the first ones left out."""
+        return [end - begin for begin, end in itertools.pairwise(self.ends[WARM - 1 :])]
 
 
 def compute_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -63,8 +66,8 @@ def compute_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return (F.cross_entropy(outputs.start_logits, starts) + F.cross_entropy(outputs.end_logits, ends)) / 2
 
 
-def train_bare(trainer) -> tuple[float, float]:
-    """Seconds a step and mean loss of a loop that does what training needs and no more."""
+def train_bare(trainer) -> tuple[list[float], float]:
+    """Seconds of each step, and the mean loss of a loop that does what training needs and no more."""
     args, model = trainer.args, trainer.model
     set_seed(args.seed)
     trainer._train_batch_size = args.train_batch_size
@@ -92,7 +95,7 @@ def train_bare(trainer) -> tuple[float, float]:
     return steps.seconds, torch.stack(losses).float().mean().item()
 
 
-def train_ours(trainer, train) -> tuple[float, float]:
+def train_ours(trainer, train) -> tuple[list[float], float]:
     """The same of the Trainer of a recipe."""
     set_seed(trainer.args.seed)
     steps = Steps()
@@ -114,6 +117,11 @@ def run_inside(path: Path, which: str, script: str, flags: list[str]) -> None:
     transformers.Trainer.train = bind(transformers.Trainer.train, partial(measure, which), measures)
     run_script(script, flags)
     write_json(path, measures)
+
+
+def compare_steps(ours: list[float], bare: list[float]) -> float:
+    """The median ratio of two runs' times for the same step."""
+    return statistics.median(one / other for one, other in zip(ours, bare, strict=True))
 
 
 def measure_recipe(name: str, args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, float]]]:
@@ -165,11 +173,14 @@ def main(arguments: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             figures[name] = measure_recipe(name, args, Path(folder))
         rounds = figures[name]["rounds"]
-        middle = {key: statistics.median(found[key] for found in rounds) for key in rounds[0]}
-        ratios = [found["ours"] / found["bare"] for found in rounds]
+        times, losses = {}, {}
+        for key in ("bare", "ours"):
+            times[key] = 1000 * statistics.median(statistics.median(found[key]) for found in rounds)
+            losses[key] = statistics.median(found[f"{key}_loss"] for found in rounds)
+        ratios = [compare_steps(found["ours"], found["bare"]) for found in rounds]
         shown = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        row = [name, f"{1000 * middle['bare']:.0f}", f"{1000 * middle['ours']:.0f}", shown]
-        table.append([*row, f"{middle['bare_loss']:.3f}", f"{middle['ours_loss']:.3f}"])
+        row = [name, f"{times['bare']:.0f}", f"{times['ours']:.0f}", shown]
+        table.append([*row, f"{losses['bare']:.3f}", f"{losses['ours']:.3f}"])
         say(f"measured {name}: {shown}")
     say("\n".join(draw_table(table)))
     write_json(args.output, {"machine": describe_machine(), "figures": figures})

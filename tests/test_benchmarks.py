@@ -4,6 +4,7 @@ import json
 
 from benchmarks.contestants import CONTESTANTS, TASKS
 from benchmarks.growth import repeat_rows
+from benchmarks.overhead import compare_steps
 from benchmarks.overhead import main as measure_overhead
 from benchmarks.padding import main as count_padding
 from benchmarks.plain import SCRIPTS, _find_answer
@@ -170,7 +171,11 @@ def test_the_bare_loop_loses_what_our_trainer_loses(recipe, tmp_path):
     measure_overhead([*flags, "--output", str(tmp_path / "overhead.json")])
     (found,) = json.loads((tmp_path / "overhead.json").read_text())["figures"][recipe]["rounds"]
     assert found["bare_loss"] == pytest.approx(found["ours_loss"], rel=1e-3)
-    assert found["bare"] > 0 and found["ours"] > 0
+    assert len(found["bare"]) == len(found["ours"]) == 4 and min(found["bare"] + found["ours"]) > 0
+
+
+def test_a_step_is_compared_with_the_same_step():
+    assert compare_steps([1.0, 4.0, 90.0], [2.0, 4.0, 30.0]) == 1.0  # of 0.5, 1 and 3
 
 
 def test_rows_are_repeated_under_other_ids(tmp_path):
