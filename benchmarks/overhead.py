@@ -3,10 +3,10 @@
     python -m benchmarks.overhead --data DIRECTORY --encoder DIRECTORY
 
 Both run where the recipe would train, from the same weights and random state: the same model, batches, precision,
-optimizer and schedule, the model's own loss against ours. Each run is a process of its own, since the second in a
-process finds memory and kernels prepared by the first; which of the two is the first changes from round to round. Of
-a round the median over its steps counts, each against the same step of the other run: a mean would be that of what
-else the machine did.
+optimizer, schedule and, on a CPU, dropout and attention, the model's own loss against ours. Each run is a process of
+its own, since the second in a process finds memory and kernels prepared by the first; which of the two is the first
+changes from round to round. Of a round the median over its steps counts, each against the same step of the other run:
+a mean would be that of what else the machine did.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from benchmarks.timed import bind, run_script
 from benchmarks.utilization import synchronize
 from common.atomic_files import write_json
 from common.console import draw_table, say
+from common.cpu_functions import choose_functions
 from common.errors import UserError, install_error_hook
 from common.nonfinite import ROW_NUMBER
 
@@ -81,9 +82,10 @@ def train_bare(trainer) -> tuple[list[float], float]:
         for batch in batches:
             batch.pop(ROW_NUMBER, None)
             batch = {name: value.to(args.device) for name, value in batch.items()}
-            with torch.autocast(args.device.type, kind) if kind else contextlib.nullcontext():
-                loss = compute_loss(model, batch)
-            loss.backward()
+            with choose_functions(args):
+                with torch.autocast(args.device.type, kind) if kind else contextlib.nullcontext():
+                    loss = compute_loss(model, batch)
+                loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
             optimizer.step()
             scheduler.step()

@@ -12,6 +12,7 @@ from common.adapters import (
     save_hidden_state,
 )
 from common.callbacks import AllocateRanks, RunLog
+from common.cpu_functions import choose_functions
 from common.evaluation_batches import EvaluationBatches
 from common.greedy import add_search, generate
 from common.losses import IGNORED
@@ -100,7 +101,8 @@ class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.guard.begin_batch(inputs.pop(ROW_NUMBER, None))
-        return super().training_step(model, inputs, num_items_in_batch)
+        with choose_functions(self.args):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def _get_grad_norm(self, model, grad_norm=None):
         grad_norm = super()._get_grad_norm(model, grad_norm)

@@ -316,7 +316,7 @@ def outlive_lost_checkpoint_of_two(fault: str, folder: Path) -> Finding:
 
 
 bind = functools.partial
-KILLED = r"DataLoader worker \(pid(\(s\))? \d+\) (is killed by signal: Killed|exited unexpectedly)"
+KILLED = r"DataLoader worker \(pid(\(s\))? \d+(, \d+)*\) (is killed by signal: Killed|exited unexpectedly)"
 HANGS = r"DataLoader timed out after 4(\.0)? seconds: a worker hangs"
 BROKEN_RECORD = r"broke at step 2, rows \S+train\.jsonl:26; .*/checkpoint-1 is saved"
 BROKEN_STEP = r"broke at step 4, rows (\S+train\.jsonl:\d+[,;]? )+.*/checkpoint-3 is saved"

@@ -319,7 +319,7 @@ def test_an_output_of_several_lines_is_one_row(result, tmp_path):
     path = write_jsonl(tmp_path / "lines.jsonl", rows)
     scores = run_main(
         "--model_name_or_path", result[0], "--do_train", "--do_eval", "--train_file", path, "--validation_file", path,
-        "--max_steps", "60", "--learning_rate", "1e-2", "--output_dir", tmp_path / "out",
+        "--max_steps", "60", "--learning_rate", "2e-3", "--output_dir", tmp_path / "out",
     )  # fmt: skip
     predicted = read_jsonl(tmp_path / "out" / "predictions_validation.jsonl")
     assert [row["predicted_summary"] for row in predicted] == [row["summary"] for row in rows]
