@@ -7,6 +7,8 @@ optimizer step, which Trainer counts over all micro-batches and processes. Train
 `label_smoothing_factor`, so the smoothing is done here.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -39,9 +41,7 @@ class CrossEntropy:
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
         logits = outputs["logits"]
         if self.shift:
-            # Only what is learnt: a float32 copy of the logits of every prompt would be most of the memory of a step.
-            is_learnt = labels[..., 1:] != IGNORED
-            logits, labels = logits[..., :-1, :][is_learnt], labels[..., 1:][is_learnt]
+            logits, labels = take_learnt(logits, labels)
         return divide_by_items(self.per_item(logits, labels).sum(), labels, num_items_in_batch)
 
     def per_item(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -94,6 +94,38 @@ class BinaryCrossEntropy:
         if self.class_weights is not None:
             losses = losses * torch.where(labels > 0, self.class_weights.to(logits.device), 1.0)
         return losses.masked_fill(ignored, 0)
+
+
+def find_learnt(labels: torch.Tensor) -> torch.Tensor:
+    """Whether a causal language model learns what comes next, at each position of its rows; shape of `labels`."""
+    return F.pad(labels[:, 1:] != IGNORED, (0, 1))
+
+
+def take_learnt(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of what a causal language model learns, [learnt, classes] and [learnt].
+
+    A float32 copy of the logits of every prompt would be most of the memory of a step.
+    """
+    is_learnt = find_learnt(labels)
+    return logits[is_learnt] if logits.dim() == 3 else logits, labels[:, 1:][is_learnt[:, :-1]]
+
+
+@contextlib.contextmanager
+def only_learnt_logits(model, labels: torch.Tensor) -> Iterator[None]:
+    """Within it a causal language model computes the logits of what is learnt alone, [learnt, classes].
+
+    The others would be thrown away: with a large vocabulary they take more memory than all the rest of a step.
+    """
+    is_learnt = find_learnt(labels)
+
+    def select(head, args):
+        return args[0][is_learnt], *args[1:]
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class SpanCrossEntropy:

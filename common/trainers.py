@@ -1,5 +1,6 @@
 """Hugging Face's Trainers with evaluation in dataset order and a log that people can read."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from common.callbacks import AllocateRanks, RunLog
 from common.cpu_functions import choose_functions
 from common.evaluation_batches import EvaluationBatches
 from common.greedy import add_search, generate
-from common.losses import IGNORED
+from common.losses import IGNORED, find_learnt, only_learnt_logits, take_learnt
 from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
 from common.resumable import ResumableTrainer
@@ -244,14 +245,28 @@ class CausalTrainer(Seq2SeqTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # With a cache, which training has no use for, a model does not keep packed dialogues apart.
-        return super().compute_loss(model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
+        inputs = {**inputs, "use_cache": False}
+        with self.only_learnt(inputs["labels"]):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def only_learnt(self, labels: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+        """What the model computes its logits in: those of what is learnt alone, where their number may vary."""
+        adapter = getattr(self.model, "active_peft_config", None)
+        has_virtual_tokens = adapter is not None and adapter.is_prompt_learning
+        if has_virtual_tokens or self.args.torch_compile:
+            return contextlib.nullcontext()
+        return only_learnt_logits(self.model, labels)
 
     def sum_row_losses(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """The summed loss of the labels of each row, and their number."""
         inputs = dict(inputs)
-        labels = inputs.pop("labels")[:, 1:]
-        losses = self.compute_loss_func.per_item(model(**inputs, use_cache=False)["logits"][:, :-1], labels)
-        return losses.sum(-1), labels.ne(IGNORED).sum(-1)
+        labels = inputs.pop("labels")
+        with self.only_learnt(labels):
+            logits = model(**inputs, use_cache=False)["logits"]
+        losses = self.compute_loss_func.per_item(*take_learnt(logits, labels))
+        is_learnt = find_learnt(labels)
+        sums = losses.new_zeros(len(labels)).index_add(0, is_learnt.nonzero()[:, 0], losses)
+        return sums, is_learnt.sum(-1)
 
     def generate_rows(self, model, inputs, ignore_keys=None, **gen_kwargs) -> torch.Tensor:
         """What the model writes behind the prompt of each row."""

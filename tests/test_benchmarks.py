@@ -3,6 +3,7 @@
 import json
 
 from benchmarks.contestants import CONTESTANTS, TASKS
+from benchmarks.cpu_functions import main as measure_functions
 from benchmarks.growth import repeat_rows
 from benchmarks.overhead import compare_steps
 from benchmarks.overhead import main as measure_overhead
@@ -172,6 +173,18 @@ def test_the_bare_loop_loses_what_our_trainer_loses(recipe, tmp_path):
     (found,) = json.loads((tmp_path / "overhead.json").read_text())["figures"][recipe]["rounds"]
     assert found["bare_loss"] == pytest.approx(found["ours_loss"], rel=1e-3)
     assert len(found["bare"]) == len(found["ours"]) == 4 and min(found["bare"] + found["ours"]) > 0
+
+
+def test_every_model_and_dtype_is_stepped_with_both_kinds_of_functions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    measure_functions(["--lengths", "8", "--rows", "2", "--repeats", "3"])
+    figures = json.loads((tmp_path / "outputs/benchmarks/cpu_functions.json").read_text())["figures"]
+    assert [(found["model"], found["dtype"]) for found in figures] == [
+        (model, dtype) for model in ("encoder_small", "decoder_small") for dtype in ("bfloat16", "float32")
+    ]
+    for found in figures:
+        assert len(found["seconds"]) == 3 and all(theirs > 0 and ours > 0 for theirs, ours in found["seconds"])
+    assert capsys.readouterr().out.count("\n") == 5
 
 
 def test_a_step_is_compared_with_the_same_step():

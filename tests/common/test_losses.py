@@ -1,7 +1,7 @@
 import math
 
 from common.errors import UserError
-from common.losses import BinaryCrossEntropy, CrossEntropy, SpanCrossEntropy, hide_padding
+from common.losses import BinaryCrossEntropy, CrossEntropy, SpanCrossEntropy, hide_padding, only_learnt_logits
 
 import pytest
 import torch
@@ -107,6 +107,49 @@ def test_shifted_it_is_the_loss_of_a_causal_language_model():
     labels[1, 6:] = -100
     outputs = model(input_ids=input_ids, labels=labels)
     torch.testing.assert_close(CrossEntropy(shift=True)(outputs, labels), outputs.loss)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_of_what_is_learnt_alone_lose_and_teach_the_same(tied):
+    config = LlamaConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        tie_word_embeddings=tied,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    input_ids = torch.randint(0, 30, (3, 9))
+    labels = input_ids.clone()
+    labels[:, :3] = -100
+    labels[1, 6:] = -100
+    loss = CrossEntropy(shift=True)
+    whole = model(input_ids=input_ids)
+    loss(whole, labels).backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    with only_learnt_logits(model, labels):
+        outputs = model(input_ids=input_ids)
+    # Of nine pieces the first three are not learnt, nor the last three of the second row.
+    assert outputs.logits.shape == (6 + 3 + 6, 30)
+    torch.testing.assert_close(loss(outputs, labels), loss(whole, labels))
+    loss(outputs, labels).backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+    assert model(input_ids=input_ids).logits.shape == (3, 9, 30)  # all of them again
+
+
+def test_where_nothing_is_learnt_there_are_no_logits_and_the_loss_is_0():
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=30, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    )
+    ids, labels = torch.randint(0, 30, (2, 5)), torch.full((2, 5), -100)
+    labels[0, 0] = 7  # nothing stands before it that could predict it
+    with only_learnt_logits(model, labels):
+        outputs = model(input_ids=ids)
+    loss = CrossEntropy(shift=True)(outputs, labels, 3)
+    loss.backward()
+    assert outputs.logits.shape == (0, 30) and loss.item() == 0
+    assert all(not parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
 
 
 def test_bfloat16_logits_are_summed_in_float32(logits, labels):
