@@ -38,13 +38,18 @@ def add_search(model, **settings) -> dict:
     """
     if settings.get("synced_gpus", is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model)):
         return settings | {"synced_gpus": True}
-    config, adapter = copy.copy(model.generation_config), getattr(model, "active_peft_config", None)
+    config = copy.copy(model.generation_config)
     for name in ("num_beams", "do_sample"):
         if settings.get(name) is not None:
             setattr(config, name, settings[name])
     is_greedy = config.get_generation_mode() is GenerationMode.GREEDY_SEARCH
-    has_virtual_tokens = adapter is not None and adapter.is_prompt_learning
-    return settings | {"custom_generate": search_greedily} if is_greedy and not has_virtual_tokens else settings
+    return settings | {"custom_generate": search_greedily} if is_greedy and not has_virtual_tokens(model) else settings
+
+
+def has_virtual_tokens(model) -> bool:
+    """Whether its adapter puts tokens before the input: more pieces come out than went in."""
+    adapter = getattr(model, "active_peft_config", None)
+    return adapter is not None and adapter.is_prompt_learning
 
 
 def search_greedily(

@@ -15,7 +15,7 @@ from common.adapters import (
 from common.callbacks import AllocateRanks, RunLog
 from common.cpu_functions import choose_functions
 from common.evaluation_batches import EvaluationBatches
-from common.greedy import add_search, generate
+from common.greedy import add_search, generate, has_virtual_tokens
 from common.losses import IGNORED, find_learnt, only_learnt_logits, take_learnt
 from common.nonfinite import ROW_NUMBER, NonFiniteGuard, collate_numbered
 from common.optimization import decays_by_layer, forget_overrides, group_by_rate
@@ -251,9 +251,7 @@ class CausalTrainer(Seq2SeqTrainer):
 
     def only_learnt(self, labels: torch.Tensor) -> contextlib.AbstractContextManager[None]:
         """What the model computes its logits in: those of what is learnt alone, where their number may vary."""
-        adapter = getattr(self.model, "active_peft_config", None)
-        has_virtual_tokens = adapter is not None and adapter.is_prompt_learning
-        if has_virtual_tokens or self.args.torch_compile:
+        if has_virtual_tokens(self.model) or self.args.torch_compile:
             return contextlib.nullcontext()
         return only_learnt_logits(self.model, labels)
 

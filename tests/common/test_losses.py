@@ -95,12 +95,15 @@ def test_focal_loss_has_a_finite_gradient_where_the_model_is_certain(gamma):
     assert logits.grad[1].tolist() == pytest.approx([-0.5, 0.5])
 
 
-def test_shifted_it_is_the_loss_of_a_causal_language_model():
+def build_llama(**settings) -> LlamaForCausalLM:
+    """One layer with random weights, the same each time."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=30, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = LlamaForCausalLM(config).eval()
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=30, **size, **settings))
+
+
+def test_shifted_it_is_the_loss_of_a_causal_language_model():
+    model = build_llama().eval()
     input_ids = torch.randint(0, 30, (3, 9))
     labels = input_ids.clone()
     labels[:, :3] = -100
@@ -111,12 +114,7 @@ def test_shifted_it_is_the_loss_of_a_causal_language_model():
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_logits_of_what_is_learnt_alone_lose_and_teach_the_same(tied):
-    config = LlamaConfig(
-        vocab_size=30, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        tie_word_embeddings=tied,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
+    model = build_llama(tie_word_embeddings=tied)
     input_ids = torch.randint(0, 30, (3, 9))
     labels = input_ids.clone()
     labels[:, :3] = -100
@@ -138,10 +136,7 @@ def test_logits_of_what_is_learnt_alone_lose_and_teach_the_same(tied):
 
 
 def test_where_nothing_is_learnt_there_are_no_logits_and_the_loss_is_0():
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=30, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    )
+    model = build_llama()
     ids, labels = torch.randint(0, 30, (2, 5)), torch.full((2, 5), -100)
     labels[0, 0] = 7  # nothing stands before it that could predict it
     with only_learnt_logits(model, labels):
