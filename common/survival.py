@@ -14,7 +14,7 @@ from common.memory_limits import advise_smaller_batch, choose_smaller_batch, fre
 from common.nonfinite import ROW_NUMBER, list_first
 from common.stopping import EvaluationAbandoned, RunStopped
 from common.watchdog import Watchdog
-from common.workers import find_worker_failure, kill_workers, read_refusal, watch_workers
+from common.workers import end_workers, find_worker_failure, read_refusal, watch_workers
 
 from transformers.integrations.neftune import deactivate_neftune
 
@@ -52,7 +52,7 @@ class SurvivingTrainer:
                 except (RunStopped, EvaluationAbandoned):
                     raise
                 except Exception as error:
-                    kill_workers()  # else what waits for one that is frozen would be the next to hang
+                    error = end_workers(error)  # else what waits for one that is frozen would be the next to hang
                     self._eval_dataloaders = {}
                     saved = self._rescue()
                     if not self._can_go_on(error, saved):
@@ -258,9 +258,10 @@ class SurvivingTrainer:
             except Exception as error:
                 if isinstance(error, EvaluationAbandoned):
                     self.is_evaluating = False
-                elif not self.is_in_train and (is_out_of_memory(error) or find_worker_failure(error)):
-                    kill_workers()
-                    self._give_up(error, None)
+                elif not self.is_in_train:
+                    error = end_workers(error)
+                    if is_out_of_memory(error) or find_worker_failure(error):
+                        self._give_up(error, None)
                 raise
         self.is_evaluating = False
         return evaluated

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from functools import partial
 
 from common.errors import UserError
@@ -16,6 +17,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 PR_SET_PDEATHSIG = 1  # prctl(2)
 KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: [^.]*|exited unexpectedly)")
 TIMED_OUT = re.compile(r"DataLoader timed out after \d+(?:\.\d+)? seconds")
+LATENESS = 1.0  # seconds from the broken connection of a worker to the signal of its end, at most
 
 
 def watch_workers(loader, seconds: float) -> None:
@@ -36,10 +38,32 @@ def begin_worker(parent: int, initialize, number: int) -> None:
         initialize(number)
 
 
+def end_workers(error: Exception) -> Exception:
+    """End every worker after `error`; what you get is `error`, or what is said only now of a worker that had died.
+
+    A process that dies closes its connections before its parent gets the signal of its end. So reading a batch may
+    fail first (ConnectionResetError), and PyTorch's handler of the signal raises wherever this process is by then.
+    """
+    try:
+        if isinstance(error, ConnectionError | EOFError) and any(one._worker_pids_set for one in list_iterators()):
+            time.sleep(LATENESS)  # ends as soon as the handler raises
+        kill_workers()
+    except RuntimeError as failure:
+        if find_worker_failure(failure) is None:
+            raise
+        failure.__context__ = None  # `error`, whose frames hold tensors
+        return end_workers(failure)  # not without end: PyTorch forgets the workers that it has raised about
+    return error
+
+
+def list_iterators() -> list[_MultiProcessingDataLoaderIter]:
+    """The iterators in this process that have, or had, workers: only the frames of what has failed hold them."""
+    return [thing for thing in gc.get_objects() if type(thing) is _MultiProcessingDataLoaderIter]
+
+
 def kill_workers() -> None:
     """End every worker of this process at once, also one that is frozen, and let nothing wait for its end."""
-    # The iterators are held by nothing but the frames of whatever has failed.
-    for iterator in [thing for thing in gc.get_objects() if type(thing) is _MultiProcessingDataLoaderIter]:
+    for iterator in list_iterators():
         if iterator._worker_pids_set:  # else the end of a worker raises, wherever this process is by then
             _remove_worker_pids(id(iterator))
             iterator._worker_pids_set = False

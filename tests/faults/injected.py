@@ -11,6 +11,7 @@ import runpy
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 import transformers
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from transformers.trainer_callback import CallbackHandler
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,20 @@ def break_worker(number: signal.Signals, is_once: bool) -> None:
         return original(indices)
 
     wrap(_MapDatasetFetcher, "fetch", fetch)
+
+
+def break_connection() -> None:
+    """A worker dies in the midst of its answer: that its connection is gone is seen before its end."""
+    asked = []
+
+    def get(original, iterator, *args, **kwargs):
+        asked.append(iterator)
+        if len(asked) >= AT and happens_once():
+            threading.Timer(0.1, iterator._workers[0].kill).start()
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return original(*args, **kwargs)
+
+    wrap(_MultiProcessingDataLoaderIter, "_try_get_data", get)
 
 
 def break_record() -> None:
@@ -176,6 +192,7 @@ def forbid_network() -> None:
 FAULTS = {
     "worker killed": functools.partial(break_worker, signal.SIGKILL, True),
     "every worker killed": functools.partial(break_worker, signal.SIGKILL, False),
+    "worker killed as it answers": break_connection,
     "worker frozen": functools.partial(break_worker, signal.SIGSTOP, True),
     "every worker frozen": functools.partial(break_worker, signal.SIGSTOP, False),
     "record": break_record,

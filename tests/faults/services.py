@@ -416,6 +416,7 @@ FAULTS = [
         "A28", "a worker is killed", plain="loses", wanted="survives",
         cases=(
             Case("once", bind(restart_workers, "worker killed", KILLED, "sentiment")),
+            Case("as it answers", bind(restart_workers, "worker killed as it answers", KILLED, "sentiment")),
             Case("always", bind(end_without_workers, "every worker killed", KILLED)),
             *(
                 Case(f"once, {recipe}", bind(restart_workers, "worker killed", KILLED, recipe), is_slow=True)
