@@ -184,7 +184,10 @@ def test_every_model_and_dtype_is_stepped_with_both_kinds_of_functions(tmp_path,
     ]
     for found in figures:
         assert len(found["seconds"]) == 3 and all(theirs > 0 and ours > 0 for theirs, ours in found["seconds"])
-    assert capsys.readouterr().out.count("\n") == 5
+        # Numbers in bfloat16 are within 2^-9, 0.2 %, of what they stand for: a step is off by more, but not by much.
+        assert all(0.001 < error < 0.03 for error in found["errors"])
+        assert len(found["errors"]) == (2 if found["dtype"] == "bfloat16" else 0)
+    assert capsys.readouterr().out.count("\n") == 6
 
 
 def test_a_step_is_compared_with_the_same_step():
