@@ -33,8 +33,6 @@ class KillsAnother:
             self.is_killed = True
             kill_and_wait(self.worker)
 
-    is_alive, join, terminate, close = (lambda self, *args, **kwargs: None,) * 4
-
 
 def list_living(*iterators) -> list[int]:
     workers = [worker for iterator in iterators for worker in iterator._workers if not isinstance(worker, KillsAnother)]

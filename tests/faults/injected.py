@@ -5,6 +5,7 @@ says when (the number of the step or the batch), FAULT_FOLDER is where it is not
 """
 
 import functools
+import itertools
 import os
 import resource
 import runpy
@@ -64,11 +65,10 @@ def break_worker(number: signal.Signals, is_once: bool) -> None:
 
 def break_connection() -> None:
     """A worker dies in the midst of its answer: that its connection is gone is seen before its end."""
-    asked = []
+    calls = itertools.count(1)
 
     def get(original, iterator, *args, **kwargs):
-        asked.append(iterator)
-        if len(asked) >= AT and happens_once():
+        if next(calls) >= AT and happens_once():
             threading.Timer(0.1, iterator._workers[0].kill).start()
             raise ConnectionResetError(104, "Connection reset by peer")
         return original(*args, **kwargs)
