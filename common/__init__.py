@@ -4,6 +4,9 @@ import logging
 import time
 import warnings
 
+from common.garbage import search_rarely
+
+search_rarely()  # first of all: the libraries come next
 STARTED = time.time()  # what changes on the disk from here on, the process has perhaps not loaded
 
 # Recipes import `common` before the libraries, so that these messages, which are wrong or useless, do not open each

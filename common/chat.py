@@ -11,6 +11,7 @@ from pathlib import Path
 from common.data import RowError
 from common.dialogues import encode_prompt
 from common.errors import UserError, install_error_hook
+from common.garbage import settle_imports
 from common.models import choose_device, load_result
 
 import torch
@@ -96,6 +97,7 @@ def start_dialogue(system: str | None) -> list[dict[str, str]]:
 def main() -> None:
     """Load the model that the command line names and talk with it."""
     install_error_hook()
+    settle_imports()
     parser = argparse.ArgumentParser(
         prog="python -m common.chat", description="Talk with a trained model.", epilog=f"While you talk: {COMMANDS}."
     )

@@ -16,6 +16,7 @@ from common.atomic_files import write_lines
 from common.console import say
 from common.errors import UserError, install_error_hook
 from common.files import READERS
+from common.garbage import settle_imports
 from common.inputs import TEXT_SUFFIX, Fault, InputFile, check_inputs, open_file, read_inputs
 from common.json_rows import parse_line
 from common.lines import SHOWN_COMPLAINTS
@@ -31,6 +32,7 @@ SOME_FAILED = 3  # the exit code where --on_error keep kept rows that could not 
 def main() -> None:
     """Predict what the command line names with the model that it names."""
     install_error_hook()
+    settle_imports()
     args = parse_command_line()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

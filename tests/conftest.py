@@ -22,6 +22,7 @@ from common.arguments import (
 )
 from common.command_line import parse_arguments
 from common.from_scratch import train_decoder_tokenizer, train_encoder_decoder_tokenizer, train_encoder_tokenizer
+from common.garbage import settle_imports
 from recipes.dialogue import run as dialogue
 
 import datasets
@@ -60,6 +61,11 @@ def pytest_configure(config):
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="trainer-recipes-tests-")
     # After multiprocessing's own folder, which is in it, and has the priority -100.
     Finalize(None, shutil.rmtree, (tempfile.tempdir, True), exitpriority=-101)
+
+
+def pytest_collection_finish():
+    """By now all is imported; each of a thousand trainings would search it for garbage, half a second long."""
+    settle_imports()
 
 
 def pytest_collection_modifyitems(items):

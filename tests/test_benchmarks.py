@@ -1,6 +1,7 @@
 """The arithmetic of the benchmarks, by hand: what counts as a real token, what it costs, and what a ratio is of."""
 
 import json
+import sys
 
 from benchmarks.contestants import CONTESTANTS, TASKS
 from benchmarks.cpu_functions import main as measure_functions
@@ -10,12 +11,13 @@ from benchmarks.overhead import main as measure_overhead
 from benchmarks.padding import main as count_padding
 from benchmarks.plain import SCRIPTS, _find_answer
 from benchmarks.speed import average_ratios, compare_rounds, complete_measures, list_ratios
+from benchmarks.startup import AS_PYTHON_DOES
 from benchmarks.timed import watch_collator
 from benchmarks.tokens import Sides, count_tokens
 from benchmarks.utilization import choose_device, count_step_flops
 from common.errors import UserError
 from common.from_scratch import PRESETS
-from tests.conftest import ROOT
+from tests.conftest import ROOT, launch
 
 import pytest
 import torch
@@ -188,6 +190,17 @@ def test_every_model_and_dtype_is_stepped_with_both_kinds_of_functions(tmp_path,
         assert all(0.001 < error < 0.03 for error in found["errors"])
         assert len(found["errors"]) == (2 if found["dtype"] == "bfloat16" else 0)
     assert capsys.readouterr().out.count("\n") == 6
+
+
+def test_the_run_beside_ours_searches_for_garbage_as_python_does(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import gc, sys\nimport common\nfrom common.garbage import settle_imports\nsettle_imports()\n"
+        "print(gc.get_threshold()[0], gc.get_freeze_count() > 0, sys.argv)\n"
+    )
+    commands = [sys.executable, str(script)], [sys.executable, "-c", AS_PYTHON_DOES, str(script)]
+    said = [launch([*command, "--flag"], PYTHONPATH=str(ROOT)).stdout for command in commands]
+    assert said == [f"700 {is_frozen} ['{script}', '--flag']\n" for is_frozen in (True, False)]
 
 
 def test_a_step_is_compared_with_the_same_step():
