@@ -168,9 +168,9 @@ def assert_result_is_complete(directory: Path, plots: list[str], others: tuple[s
             assert low <= metrics[f"{split}_{name}"] <= high and f"[{low:.4f}, {high:.4f}]" in report
 
 
-def assert_refused(run: subprocess.CompletedProcess, message: str, output: Path, code: int = 1) -> None:
-    """The run ended with one message for the user, and wrote nothing; with code 2 its arguments were at fault."""
-    assert run.returncode == code, run.stdout + run.stderr
+def assert_refused(run, message: str, output: Path, code: int = 1) -> None:
+    """The Run ended with one message for the user, and wrote nothing; with code 2 its arguments were at fault."""
+    assert run.code == code, run.stdout + run.stderr
     assert run.stderr.startswith("error: ") and message in run.stderr
     assert "Traceback" not in run.stderr and "Traceback" not in run.stdout
     assert not output.exists()

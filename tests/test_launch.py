@@ -1,47 +1,70 @@
 """Two processes train as one: launched as a user launches them, on the CPU."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 from common.arguments import TrainingArguments
 from common.errors import UserError
 from common.training import prepare_run
-from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_history, read_jsonl, read_scores, write_jsonl
+from tests.conftest import ROOT, launch, list_sample_flags, read_history, read_jsonl, read_scores
+from tests.faults.fault import run_recipe
 
 import pytest
 
 ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
+# 480 rows: an incomplete last step would be filled up with other rows where there are two processes. A constant rate,
+# so that the first steps are the same however many follow.
+TRAIN = [
+    *list_sample_flags("ner", "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
+    "--learning_rate", "5e-3", "--lr_scheduler_type", "constant", "--max_steps", "60", "--logging_steps", "1",
+    "--save_strategy", "no", "--max_train_samples", "480", "--max_eval_samples", "37",
+]  # fmt: skip
 
 
-def train(encoder: Path, output: Path, config: str, rows: int, *flags: str):
-    """Output, logged losses and metrics of two epochs over the sample with `rows` rows a process and step.
+def train_alone(recipe: str, rows: int, output: Path, *flags: object) -> Path:
+    """The result of one process with `rows` rows a batch."""
+    run = run_recipe(recipe, *flags, "--per_device_train_batch_size", rows, "--output_dir", output)
+    assert run.code == 0, run.tail()
+    return output
 
-    480 rows: an incomplete last step would be filled up with other rows where there are two processes.
-    """
+
+def train_together(recipe: str, rows: int, output: Path, *flags: object) -> subprocess.CompletedProcess:
+    """What two processes say, launched as a user launches them, with `rows` rows a batch of each."""
     command = [
-        ACCELERATE, "launch", "--config_file", str(ROOT / "accelerate_configs" / config),
-        str(ROOT / "recipes/ner/run.py"),
-        "--model_name_or_path", str(encoder), "--train_file", str(SAMPLE / "train.jsonl"), "--validation_file",
-        str(SAMPLE / "validation.jsonl"), "--do_train", "--do_eval", "--dtype", "float32", "--learning_rate", "5e-3",
-        "--per_device_train_batch_size", str(rows), "--max_steps", "60", "--logging_steps", "1",
-        "--save_strategy", "no",
-        "--max_train_samples", "480", "--max_eval_samples", "37", "--output_dir", str(output), *flags,
+        ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / "multi_cpu.yaml",
+        ROOT / "recipes" / recipe / "run.py", *flags, "--per_device_train_batch_size", rows, "--output_dir", output,
     ]  # fmt: skip
-    run = launch(command)
+    run = launch([str(word) for word in command])
     assert run.returncode == 0, run.stderr[-3000:]
-    return run, [row["loss"] for row in read_history(output, "loss")], read_scores(output)
+    return run
 
 
-def test_two_processes_give_the_run_of_one(encoder, tmp_path):
-    _, losses, metrics = train(encoder, tmp_path / "one", "cpu.yaml", 16)
-    run, shared_losses, shared_metrics = train(encoder, tmp_path / "two", "multi_cpu.yaml", 8)
+def read_losses(output: Path) -> list[float]:
+    return [row["loss"] for row in read_history(output, "loss")]
+
+
+@pytest.fixture(scope="module")
+def alone(encoder, tmp_path_factory) -> Path:
+    """The result of one process that trains 60 steps of 16 rows."""
+    output = tmp_path_factory.mktemp("alone") / "out"
+    return train_alone("ner", 16, output, "--model_name_or_path", encoder, *TRAIN)
+
+
+def test_two_processes_give_the_run_of_one(alone, encoder, tmp_path):
+    """37 rows do not divide by 2: the last batch is filled up, and neither scores nor loss may count that."""
+    output = tmp_path / "two"
+    run = train_together("ner", 8, output, "--model_name_or_path", encoder, *TRAIN)
     assert "device     cpu, 2 processes" in run.stdout
     assert "batch      16 rows a step = 8 a device x 2 x 1 accumulation" in run.stdout
+    losses, shared_losses = read_losses(alone), read_losses(output)
     assert len(losses) == 60
     assert shared_losses[:10] == pytest.approx(losses[:10], rel=1e-6)
     assert shared_losses == pytest.approx(losses, rel=1e-5)
-    assert shared_metrics["validation_f1"] == metrics["validation_f1"] > 0
-    predictions = [read_jsonl(tmp_path / name / "predictions_validation.jsonl") for name in ("one", "two")]
+    scores = read_scores(alone)
+    assert read_scores(output) == pytest.approx(scores, rel=1e-5)
+    assert scores["validation_f1"] > 0 and scores["validation_loss"] > 0 and scores["validation_support_PER"] > 5
+    predictions = [read_jsonl(path / "predictions_validation.jsonl") for path in (alone, output)]
     assert len(predictions[0]) == 37
     assert [row["predicted_tags"] for row in predictions[0]] == [row["predicted_tags"] for row in predictions[1]]
     assert run.stdout.count("example 1") == 1, "only the first process speaks"
@@ -50,36 +73,16 @@ def test_two_processes_give_the_run_of_one(encoder, tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_a_stream(encoder, tmp_path):
     """Blocks of 60 rows leave a step that the next block completes."""
-    flags = ["--streaming", "--streaming_buffer_size", "60", "--max_steps", "12"]
-    _, losses, _ = train(encoder, tmp_path / "one", "cpu.yaml", 16, *flags)
-    _, shared_losses, _ = train(encoder, tmp_path / "two", "multi_cpu.yaml", 8, *flags)
-    assert len(losses) == 12 and shared_losses == pytest.approx(losses, rel=1e-6)
+    flags = ["--model_name_or_path", encoder, *TRAIN, "--streaming", "--streaming_buffer_size", "60"]
+    losses = read_losses(train_alone("ner", 16, tmp_path / "one", *flags, "--max_steps", "12"))
+    train_together("ner", 8, tmp_path / "two", *flags, "--max_steps", "12")
+    assert len(losses) == 12 and read_losses(tmp_path / "two") == pytest.approx(losses, rel=1e-6)
 
 
-def test_two_processes_score_each_row_once(tagger, tmp_path):
-    """37 rows do not divide by 2: the last batch is filled up, and neither scores nor loss may count that."""
-    metrics = []
-    for config in ("cpu.yaml", "multi_cpu.yaml"):
-        output = tmp_path / config
-        rows = [{"tokens": row["tokens"]} | {"tags": row["tags"]} for row in read_jsonl(SAMPLE / "validation.jsonl")]
-        known = [row for row in rows if not {tag[2:] for tag in row["tags"]} & {"ORG", "PROD"}]
-        path = write_jsonl(tmp_path / "validation.jsonl", known)
-        command = [ACCELERATE, "launch", "--config_file", str(ROOT / "accelerate_configs" / config)]
-        command += [str(ROOT / "recipes/ner/run.py"), "--model_name_or_path", str(tagger), "--do_eval"]
-        command += ["--validation_file", str(path), "--max_eval_samples", "37", "--dtype", "float32"]
-        run = launch([*command, "--output_dir", str(output)])
-        assert run.returncode == 0, run.stderr[-3000:]
-        metrics.append(read_scores(output))
-        assert len(read_jsonl(output / "predictions_validation.jsonl")) == 37
-    assert metrics[0] == pytest.approx(metrics[1], rel=1e-6)
-    assert metrics[0]["validation_loss"] > 0 and metrics[0]["validation_support_PER"] > 5
-
-
-def test_accumulation_in_two_processes_gives_the_same_losses(encoder, tmp_path):
-    _, losses, _ = train(encoder, tmp_path / "one", "cpu.yaml", 16, "--max_steps", "6")
-    flags = ("--gradient_accumulation_steps", "4", "--max_steps", "6")
-    _, shared_losses, _ = train(encoder, tmp_path / "two", "multi_cpu.yaml", 2, *flags)
-    assert shared_losses == pytest.approx(losses, rel=1e-6)
+def test_accumulation_in_two_processes_gives_the_same_losses(alone, encoder, tmp_path):
+    flags = ["--model_name_or_path", encoder, *TRAIN, "--gradient_accumulation_steps", "4", "--max_steps", "6"]
+    train_together("ner", 2, tmp_path / "two", *flags)
+    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(alone)[:6], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -93,23 +96,19 @@ def test_accumulation_in_two_processes_gives_the_same_losses(encoder, tmp_path):
 )
 def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder, tmp_path):
     """Upstream's QA: the second process dies with KeyError eval_f1. 37 rows do not divide by 2."""
+    flags = [
+        "--model_name_or_path", encoder, *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval",
+        "--dtype", "float32", "--learning_rate", "2e-3", "--max_steps", "12", "--logging_steps", "1",
+        "--max_train_samples", "192", "--max_eval_samples", "37", "--eval_strategy", "steps", "--save_strategy",
+        "steps", "--eval_steps", "4", "--save_steps", "4", "--load_best_model_at_end", "--metric_for_best_model",
+        metric, *flags,
+    ]  # fmt: skip
+    train_alone(recipe, 16, tmp_path / "one", *flags)
+    train_together(recipe, 8, tmp_path / "two", *flags)
     runs = []
-    for config, rows in (("cpu.yaml", 16), ("multi_cpu.yaml", 8)):
-        output = tmp_path / config
-        command = [
-            ACCELERATE, "launch", "--config_file", str(ROOT / "accelerate_configs" / config),
-            str(ROOT / "recipes" / recipe / "run.py"), "--model_name_or_path", str(encoder),
-            *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
-            "--learning_rate", "2e-3", "--per_device_train_batch_size", str(rows), "--max_steps", "12",
-            "--logging_steps", "1", "--max_train_samples", "192", "--max_eval_samples", "37", "--eval_strategy",
-            "steps", "--save_strategy", "steps", "--eval_steps", "4", "--save_steps", "4", "--load_best_model_at_end",
-            "--metric_for_best_model", metric, "--output_dir", str(output), *flags,
-        ]  # fmt: skip
-        run = launch(command)
-        assert run.returncode == 0, run.stderr[-3000:]
-        losses = [row["loss"] for row in read_history(output, "loss")]
-        metrics = read_scores(output)
-        runs.append((losses, metrics["validation_loss"], metrics[f"validation_{metric}"]))
+    for output in (tmp_path / "one", tmp_path / "two"):
+        scores = read_scores(output)
+        runs.append((read_losses(output), scores["validation_loss"], scores[f"validation_{metric}"]))
         assert len(read_jsonl(output / "predictions_validation.jsonl")) == 37
     assert len(runs[0][0]) == 12
     for one, two in zip(*runs, strict=True):
@@ -132,28 +131,22 @@ def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder
 )  # fmt: skip
 def test_two_processes_generate_the_texts_of_one(recipe, metric, model, flags, request, tmp_path):
     """37 rows do not divide by 2: Hugging Face's own loop gives back 38 or more, scored against other rows."""
-    flags = [*flags, "--max_new_tokens" if model == "decoder" else "--max_target_length", "16"]
-    model, runs = request.getfixturevalue(model), []
-    for config, rows in (("cpu.yaml", 16), ("multi_cpu.yaml", 8)):
-        output = tmp_path / config
-        command = [
-            ACCELERATE, "launch", "--config_file", str(ROOT / "accelerate_configs" / config),
-            str(ROOT / "recipes" / recipe / "run.py"), "--model_name_or_path", str(model),
-            *list_sample_flags(recipe, "train", "validation"), "--do_train", "--do_eval", "--dtype", "float32",
-            "--learning_rate", "1e-2", "--per_device_train_batch_size", str(rows), "--max_steps", "10",
-            "--logging_steps", "1", "--max_train_samples", "160", "--max_eval_samples", "37", "--eval_strategy",
-            "steps", "--save_strategy", "steps", "--eval_steps", "5", "--save_steps", "5", "--load_best_model_at_end",
-            "--metric_for_best_model", metric, "--num_beams", "2",
-            "--per_device_eval_batch_size", str(rows), "--output_dir", str(output), *flags,
-        ]  # fmt: skip
-        run = launch(command)
-        assert run.returncode == 0, run.stderr[-3000:]
-        losses = [row["loss"] for row in read_history(output, "loss")]
-        scores = read_history(output, f"eval_{metric}")
-        names = ("loss", metric, "generated_length", "ended")
-        evaluations = [[row[f"eval_{name}"] for name in names] for row in scores]
-        metrics = read_scores(output)
-        runs.append((losses, evaluations, metrics, read_jsonl(output / "predictions_validation.jsonl")))
+    flags = [
+        "--model_name_or_path", request.getfixturevalue(model), *list_sample_flags(recipe, "train", "validation"),
+        "--do_train", "--do_eval", "--dtype", "float32", "--learning_rate", "1e-2", "--max_steps", "10",
+        "--logging_steps", "1", "--max_train_samples", "160", "--max_eval_samples", "37", "--eval_strategy", "steps",
+        "--save_strategy", "steps", "--eval_steps", "5", "--save_steps", "5", "--load_best_model_at_end",
+        "--metric_for_best_model", metric, "--num_beams", "2",
+        "--max_new_tokens" if model == "decoder" else "--max_target_length", "16", *flags,
+    ]  # fmt: skip
+    train_alone(recipe, 16, tmp_path / "one", *flags, "--per_device_eval_batch_size", "16")
+    train_together(recipe, 8, tmp_path / "two", *flags, "--per_device_eval_batch_size", "8")
+    names = ("loss", metric, "generated_length", "ended")
+    runs = []
+    for output in (tmp_path / "one", tmp_path / "two"):
+        evaluations = [[row[f"eval_{name}"] for name in names] for row in read_history(output, f"eval_{metric}")]
+        predictions = read_jsonl(output / "predictions_validation.jsonl")
+        runs.append((read_losses(output), evaluations, read_scores(output), predictions))
     one, two = runs
     assert len(one[0]) == 10 and two[0] == pytest.approx(one[0], rel=1e-5)
     assert len(one[1]) == 2

@@ -3,12 +3,13 @@
 import hashlib
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tests.conftest import ROOT, SAMPLE, make_environment, run_ner, stop_at
+from tests.conftest import ROOT, SAMPLE, stop_at
+from tests.faults.fault import run_recipe
+from tests.faults.forked import Run, start_recipe
 
 import pytest
 
@@ -28,6 +29,13 @@ def list_flags(output: Path) -> list[str]:
     return [*texts, "--do_train", "--do_eval", "--load_best_model_at_end"]
 
 
+def train(*flags: object) -> Run:
+    """The recipe in a process of its own that ends well."""
+    run = run_recipe("ner", *flags)
+    assert run.code == 0, run.tail()
+    return run
+
+
 def hash_weights(output: Path) -> str:
     return hashlib.sha256((output / "model.safetensors").read_bytes()).hexdigest()
 
@@ -36,8 +44,7 @@ def hash_weights(output: Path) -> str:
 def undisturbed(tmp_path_factory) -> Path:
     """The result of a run that nothing stopped."""
     output = tmp_path_factory.mktemp("resume") / "undisturbed"
-    run = run_ner(*list_flags(output))
-    assert run.returncode == 0, run.stderr
+    train(*list_flags(output))
     return output
 
 
@@ -59,8 +66,7 @@ def test_a_stopped_run_saves_exits_with_143_and_resumes_to_the_same_weights(undi
     assert code == 128 + signal.SIGTERM, said
     assert "Stopped by SIGTERM at step " in said and "Traceback" not in said
     assert not (output / "metrics.json").exists() and not (output / "model.safetensors").exists()
-    run = run_ner(*list_flags(output))
-    assert run.returncode == 0, run.stderr
+    run = train(*list_flags(output))
     assert f"Resuming from {output}/checkpoint-" in run.stdout
     assert hash_weights(output) == hash_weights(undisturbed)
 
@@ -73,8 +79,7 @@ def test_an_incomplete_or_corrupt_checkpoint_is_skipped_and_named(undisturbed, t
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1  # one bit
     weights.write_bytes(content)
-    run = run_ner(*list_flags(output))
-    assert run.returncode == 0, run.stderr
+    run = train(*list_flags(output))
     aside = "aside as checkpoint"
     assert f"Setting {output}/checkpoint-30 {aside}-30.corrupt: incomplete: it has no manifest.json" in run.stdout
     assert f"Setting {output}/checkpoint-24 {aside}-24.corrupt: model.safetensors is corrupt" in run.stdout
@@ -86,8 +91,8 @@ def test_a_checkpoint_asked_for_has_to_be_whole(undisturbed, tmp_path):
     output = copy_as_stopped(undisturbed, tmp_path / "asked")
     (output / "checkpoint-30" / "optimizer.pt").unlink()
     before = sorted(path.name for path in output.iterdir())
-    run = run_ner(*list_flags(output), "--resume_from_checkpoint", output / "checkpoint-30")
-    assert run.returncode == 1
+    run = run_recipe("ner", *list_flags(output), "--resume_from_checkpoint", output / "checkpoint-30")
+    assert run.code == 1
     assert f"error: {output}/checkpoint-30 cannot be resumed from: optimizer.pt is missing." in run.stderr
     assert "Traceback" not in run.stderr
     assert sorted(path.name for path in output.iterdir()) == before
@@ -95,11 +100,11 @@ def test_a_checkpoint_asked_for_has_to_be_whole(undisturbed, tmp_path):
 
 def test_other_settings_do_not_continue_a_run(undisturbed, tmp_path):
     output = copy_as_stopped(undisturbed, tmp_path / "other")
-    run = run_ner(*list_flags(output), "--seed", "7")
-    assert run.returncode == 1
+    run = run_recipe("ner", *list_flags(output), "--seed", "7")
+    assert run.code == 1
     assert f"{output} holds an unfinished run with other settings (seed: 42 -> 7)" in run.stderr
-    run = run_ner(*list_flags(output), "--resume_from_checkpoint", "never")
-    assert run.returncode == 1
+    run = run_recipe("ner", *list_flags(output), "--resume_from_checkpoint", "never")
+    assert run.code == 1
     assert "holds checkpoints of this run, which starting at step 0 would overwrite" in run.stderr
 
 
@@ -108,8 +113,7 @@ def test_a_setting_that_may_change_holds_from_the_next_step_on(undisturbed, tmp_
     output = copy_as_stopped(undisturbed, tmp_path / "allowed")
     for step in (24, 30):
         shutil.rmtree(output / f"checkpoint-{step}")
-    run = run_ner(*list_flags(output), "--learning_rate", "1e-2", "--allow_change", "learning_rate", "logging_steps")
-    assert run.returncode == 0, run.stderr
+    run = train(*list_flags(output), "--learning_rate", "1e-2", "--allow_change", "learning_rate", "logging_steps")
     # A linear schedule without warmup: the first of 30 steps has the whole rate, the 20th 11/30 of it.
     line = next(line for line in run.stdout.splitlines() if line.startswith("step 20/30"))
     assert line.endswith("learning_rate 3.67e-03")
@@ -118,22 +122,17 @@ def test_a_setting_that_may_change_holds_from_the_next_step_on(undisturbed, tmp_
 
 def test_a_run_killed_at_any_moment_can_be_resumed(undisturbed, tmp_path):
     output = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "recipes/ner/run.py"), *list_flags(output)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=make_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    started = start_recipe("ner", *list_flags(output))
     deadline = time.monotonic() + 120
     while not (output / "checkpoint-18").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.kill()  # most likely while checkpoint-18 is being written
-    process.wait()
-    run = run_ner(*list_flags(output))
-    assert run.returncode == 0, run.stderr
+    started.send(signal.SIGKILL)  # most likely while checkpoint-18 is being written
+    assert started.finish().code == -signal.SIGKILL
+    run = train(*list_flags(output))
     assert "Resuming from" in run.stdout
     assert hash_weights(output) == hash_weights(undisturbed)
 
 
 def test_config_yaml_of_a_result_gives_the_same_run(undisturbed, tmp_path):
-    run = run_ner("--config", undisturbed / "config.yaml", "--output_dir", tmp_path / "again")
-    assert run.returncode == 0, run.stderr
+    train("--config", undisturbed / "config.yaml", "--output_dir", tmp_path / "again")
     assert hash_weights(tmp_path / "again") == hash_weights(undisturbed)

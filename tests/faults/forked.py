@@ -3,6 +3,7 @@
 A recipe's process takes eight seconds to import what it needs; hundreds of faults are tried in less.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -105,6 +106,7 @@ def _run(path: str, flags: list[str], cwd: str, folder: str, environment: dict[s
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
+    atexit._run_exitfuncs()  # as Python does at its end, but not at that of a process that multiprocessing has forked
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -17,10 +17,10 @@ from tests.conftest import (
     read_jsonl,
     reply_alone,
     run_dialogue,
-    run_recipe,
     save_decoder,
     write_jsonl,
 )
+from tests.faults.fault import run_recipe
 
 import numpy as np
 import pytest

@@ -17,9 +17,9 @@ from tests.conftest import (
     read_history,
     read_jsonl,
     run_in_process,
-    run_ner,
     write_jsonl,
 )
+from tests.faults.fault import run_recipe
 
 import pytest
 import torch
@@ -532,14 +532,14 @@ def test_a_bad_file_gets_one_message_that_says_where(fault, tmp_path):
 
 def test_a_directory_instead_of_a_file_is_refused(tmp_path):
     (tmp_path / "train.jsonl").mkdir()
-    run = run_ner(*train_flags(tmp_path / "train.jsonl", tmp_path / "out"))
+    run = run_recipe("ner", *train_flags(tmp_path / "train.jsonl", tmp_path / "out"))
     assert_refused(run, f"{tmp_path / 'train.jsonl'}", tmp_path / "out")
     assert "directory" in run.stderr
 
 
 def test_a_model_path_that_does_not_exist_is_refused(tmp_path):
     flags = ["--do_train", *list_sample_flags("ner", "train"), "--output_dir", tmp_path / "out", "--model_name_or_path"]
-    run = run_ner(*flags, tmp_path / "nowhere")
+    run = run_recipe("ner", *flags, tmp_path / "nowhere")
     assert_refused(run, f"{tmp_path / 'nowhere'}: no such model directory", tmp_path / "out", code=2)
 
 
