@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from common.console import escape_controls, say
 from common.errors import UserError, install_error_hook
 from common.fields import Field, build_parser, group_fields, list_names, name_wanted
-from common.garbage import settle_imports
+from common.garbage import search_as_usual, settle_imports
 from common.help_text import format_help
 from common.old_names import CURES
 from common.ranges import find_fault
@@ -48,7 +48,10 @@ def parse_arguments(*dataclass_types: type, args: list[str] | None = None) -> tu
     `configs/demo.yaml` beside the running script is read.
     """
     install_error_hook()
-    settle_imports()
+    if args is None:
+        settle_imports()
+    else:
+        search_as_usual()
     try:
         return _parse(dataclass_types, sys.argv[1:] if args is None else args)
     except UserError as error:

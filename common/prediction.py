@@ -14,6 +14,7 @@ from common.adapters import ADAPTER_DIRECTORY, find_unmerged_adapter
 from common.atomic_files import read_json
 from common.errors import UserError
 from common.evaluation_batches import cut_batches
+from common.garbage import search_as_usual
 from common.inputs import Fault, Input, check_inputs, read_inputs
 from common.models import choose_device, load_result
 from common.predictors import TASKS
@@ -106,6 +107,7 @@ def load_predictor(
     directory: str | Path, batch_size: int = BATCH_SIZE, dtype: str | torch.dtype = "float32"
 ) -> "Predictor":
     """The model of a result directory, ready to predict, on the accelerator where there is one."""
+    search_as_usual()
     return Predictor(load_task(directory), directory, batch_size, dtype)
 
 

@@ -6,7 +6,9 @@ import weakref
 
 from common.arguments import TrainingArguments
 from common.command_line import parse_arguments
+from common.errors import UserError
 from common.garbage import WHILE_IMPORTING, search_rarely, settle_imports
+from common.prediction import load_predictor
 from tests.conftest import ROOT, launch
 
 import pytest
@@ -61,10 +63,22 @@ def test_a_number_that_was_set_before_stays(as_at_the_start):
     assert gc.get_threshold() == (500, 5, 5)
 
 
-def test_a_recipe_reads_its_arguments_when_all_is_imported(as_at_the_start, tmp_path):
+def test_a_command_takes_what_is_imported_for_good(as_at_the_start, tmp_path, monkeypatch):
+    search_rarely()
+    monkeypatch.setattr(sys, "argv", ["run.py", "--output_dir", str(tmp_path)])
+    parse_arguments(TrainingArguments)
+    assert gc.get_threshold()[0] == 700 and gc.get_freeze_count() > 100_000
+
+
+def test_a_process_of_the_users_own_is_searched_as_usual(as_at_the_start, tmp_path):
+    """A notebook may hold models that it drops later."""
     search_rarely()
     parse_arguments(TrainingArguments, args=["--output_dir", str(tmp_path)])
-    assert gc.get_threshold()[0] == 700 and gc.get_freeze_count() > 100_000
+    assert gc.get_threshold()[0] == 700 and gc.get_freeze_count() == 0
+    search_rarely()
+    with pytest.raises(UserError):
+        load_predictor(tmp_path / "nothing")
+    assert gc.get_threshold()[0] == 700 and gc.get_freeze_count() == 0
 
 
 def test_it_is_so_from_the_first_import_on():
