@@ -49,7 +49,9 @@ SAMPLE = ROOT / "recipes" / "ner" / "sample"
 DIALOGUES = ROOT / "recipes" / "dialogue" / "sample"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Few tests, but minutes: they come first, so that neither of the processes that run the tests is left alone with one.
-LONGEST = ("test_launch.py", "test_resume.py", "test_faults_of_runs.py", "test_data_cache.py", "test_tracked_runs.py")
+LONGEST = (
+    "test_sharding.py", "test_launch.py", "test_faults_of_runs.py", "test_data_cache.py", "test_tracked_runs.py"
+)  # fmt: skip
 
 
 def pytest_configure(config):
