@@ -10,12 +10,12 @@ be compared, replies are generated here in the order of the rows.
 """
 
 import argparse
-import gc
 import json
 from functools import partial
 from pathlib import Path
 
 from common.arguments import computes_bfloat16_natively
+from common.garbage import search_as_usual
 from common.metrics.answers import AnswerMetric
 from common.metrics.replies import Replies
 from common.metrics.summaries import Summaries
@@ -371,7 +371,7 @@ SCRIPTS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, evaluate and write metrics.json."""
-    gc.set_threshold(700, 10, 10)  # Python's own again, which importing `common` has changed
+    search_as_usual()  # as upstream's scripts, which do not import `common`
     flags = parse_flags(arguments)
     set_seed(flags.seed)
     scores = SCRIPTS[flags.task](flags)

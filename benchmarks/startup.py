@@ -21,9 +21,9 @@ from common.errors import UserError, install_error_hook
 
 OUTPUT = Path("outputs/benchmarks/startup.json")
 AS_PYTHON_DOES = """
-import gc, runpy, sys
+import runpy, sys
 import common.garbage
-gc.set_threshold(700, 10, 10)
+common.garbage.search_as_usual()
 common.garbage.settle_imports = lambda: None
 sys.argv = sys.argv[1:]
 sys.path[0] = sys.argv[0].rpartition("/")[0]

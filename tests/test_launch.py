@@ -7,7 +7,7 @@ from pathlib import Path
 from common.arguments import TrainingArguments
 from common.errors import UserError
 from common.training import prepare_run
-from tests.conftest import ROOT, launch, list_sample_flags, read_history, read_jsonl, read_scores
+from tests.conftest import ROOT, SAMPLE, launch, list_sample_flags, read_history, read_jsonl, read_scores, write_jsonl
 from tests.faults.fault import run_recipe
 
 import pytest
@@ -22,14 +22,14 @@ TRAIN = [
 ]  # fmt: skip
 
 
-def train_alone(recipe: str, rows: int, output: Path, *flags: object) -> Path:
+def run_alone(recipe: str, rows: int, output: Path, *flags: object) -> Path:
     """The result of one process with `rows` rows a batch."""
     run = run_recipe(recipe, *flags, "--per_device_train_batch_size", rows, "--output_dir", output)
     assert run.code == 0, run.tail()
     return output
 
 
-def train_together(recipe: str, rows: int, output: Path, *flags: object) -> subprocess.CompletedProcess:
+def run_together(recipe: str, rows: int, output: Path, *flags: object) -> subprocess.CompletedProcess:
     """What two processes say, launched as a user launches them, with `rows` rows a batch of each."""
     command = [
         ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / "multi_cpu.yaml",
@@ -48,13 +48,13 @@ def read_losses(output: Path) -> list[float]:
 def alone(encoder, tmp_path_factory) -> Path:
     """The result of one process that trains 60 steps of 16 rows."""
     output = tmp_path_factory.mktemp("alone") / "out"
-    return train_alone("ner", 16, output, "--model_name_or_path", encoder, *TRAIN)
+    return run_alone("ner", 16, output, "--model_name_or_path", encoder, *TRAIN)
 
 
 def test_two_processes_give_the_run_of_one(alone, encoder, tmp_path):
     """37 rows do not divide by 2: the last batch is filled up, and neither scores nor loss may count that."""
     output = tmp_path / "two"
-    run = train_together("ner", 8, output, "--model_name_or_path", encoder, *TRAIN)
+    run = run_together("ner", 8, output, "--model_name_or_path", encoder, *TRAIN)
     assert "device     cpu, 2 processes" in run.stdout
     assert "batch      16 rows a step = 8 a device x 2 x 1 accumulation" in run.stdout
     losses, shared_losses = read_losses(alone), read_losses(output)
@@ -74,14 +74,30 @@ def test_two_processes_give_the_run_of_one(alone, encoder, tmp_path):
 def test_two_processes_share_a_stream(encoder, tmp_path):
     """Blocks of 60 rows leave a step that the next block completes."""
     flags = ["--model_name_or_path", encoder, *TRAIN, "--streaming", "--streaming_buffer_size", "60"]
-    losses = read_losses(train_alone("ner", 16, tmp_path / "one", *flags, "--max_steps", "12"))
-    train_together("ner", 8, tmp_path / "two", *flags, "--max_steps", "12")
+    losses = read_losses(run_alone("ner", 16, tmp_path / "one", *flags, "--max_steps", "12"))
+    run_together("ner", 8, tmp_path / "two", *flags, "--max_steps", "12")
     assert len(losses) == 12 and read_losses(tmp_path / "two") == pytest.approx(losses, rel=1e-6)
+
+
+def test_two_processes_score_each_row_once(tagger, tmp_path):
+    """The same weights, so that scores and loss are the same to the last digits but one."""
+    rows = [{"tokens": row["tokens"]} | {"tags": row["tags"]} for row in read_jsonl(SAMPLE / "validation.jsonl")]
+    known = [row for row in rows if not {tag[2:] for tag in row["tags"]} & {"ORG", "PROD"}]
+    path = write_jsonl(tmp_path / "validation.jsonl", known)
+    flags = ["--model_name_or_path", tagger, "--do_eval", "--validation_file", path, "--max_eval_samples", "37"]
+    flags += ["--dtype", "float32"]
+    run_alone("ner", 8, tmp_path / "one", *flags)
+    run_together("ner", 8, tmp_path / "two", *flags)
+    one, two = (read_scores(tmp_path / name) for name in ("one", "two"))
+    assert one == pytest.approx(two, rel=1e-6)
+    assert one["validation_loss"] > 0 and one["validation_support_PER"] > 5
+    for name in ("one", "two"):
+        assert len(read_jsonl(tmp_path / name / "predictions_validation.jsonl")) == 37
 
 
 def test_accumulation_in_two_processes_gives_the_same_losses(alone, encoder, tmp_path):
     flags = ["--model_name_or_path", encoder, *TRAIN, "--gradient_accumulation_steps", "4", "--max_steps", "6"]
-    train_together("ner", 2, tmp_path / "two", *flags)
+    run_together("ner", 2, tmp_path / "two", *flags)
     assert read_losses(tmp_path / "two") == pytest.approx(read_losses(alone)[:6], rel=1e-6)
 
 
@@ -103,8 +119,8 @@ def test_two_processes_find_the_best_model_of_one(recipe, metric, flags, encoder
         "steps", "--eval_steps", "4", "--save_steps", "4", "--load_best_model_at_end", "--metric_for_best_model",
         metric, *flags,
     ]  # fmt: skip
-    train_alone(recipe, 16, tmp_path / "one", *flags)
-    train_together(recipe, 8, tmp_path / "two", *flags)
+    run_alone(recipe, 16, tmp_path / "one", *flags)
+    run_together(recipe, 8, tmp_path / "two", *flags)
     runs = []
     for output in (tmp_path / "one", tmp_path / "two"):
         scores = read_scores(output)
@@ -139,8 +155,8 @@ def test_two_processes_generate_the_texts_of_one(recipe, metric, model, flags, r
         "--metric_for_best_model", metric, "--num_beams", "2",
         "--max_new_tokens" if model == "decoder" else "--max_target_length", "16", *flags,
     ]  # fmt: skip
-    train_alone(recipe, 16, tmp_path / "one", *flags, "--per_device_eval_batch_size", "16")
-    train_together(recipe, 8, tmp_path / "two", *flags, "--per_device_eval_batch_size", "8")
+    run_alone(recipe, 16, tmp_path / "one", *flags, "--per_device_eval_batch_size", "16")
+    run_together(recipe, 8, tmp_path / "two", *flags, "--per_device_eval_batch_size", "8")
     names = ("loss", metric, "generated_length", "ended")
     runs = []
     for output in (tmp_path / "one", tmp_path / "two"):

@@ -84,12 +84,11 @@ def start_recipe(recipe: str, *flags: object, **environment: str) -> Started:
 def _run(path: str, flags: list[str], cwd: str, folder: str, environment: dict[str, str]) -> None:
     """Be `python path flags` from here on."""
     os.setpgrp()
-    # As in any process on Linux; this one has inherited that of the server, whose children import everything anew.
+    # As in any process on Linux. This one has inherited that of the server, with which each worker of a DataLoader
+    # would import the libraries anew.
     multiprocessing.set_start_method("fork", force=True)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), number)
-    # Else that of this process: workers of a DataLoader would each import the libraries anew.
-    multiprocessing.set_start_method("fork", force=True)
     # The server ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
