@@ -178,7 +178,17 @@ class RecipeTrainer(ResumableTrainer, SurvivingTrainer):
 
     def evaluation_loop(self, *args, **kwargs):
         divide_untrained_model(self)
-        return super().evaluation_loop(*args, **kwargs)
+        with self.keep_casts():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def keep_casts(self) -> contextlib.AbstractContextManager:
+        """Within it a weight is cast to the dtype that is computed in once, not in each batch and for each piece that
+        is generated: autocast forgets its casts where the outermost context ends, and each call of the model is one.
+        FSDP's weights are divided, and those of a layer whole for as long as it computes: their casts are not kept.
+        """
+        if self.is_fsdp_enabled:
+            return contextlib.nullcontext()
+        return torch.autocast(self.args.device.type, enabled=False)
 
 
 class Trainer(RecipeTrainer, transformers.Trainer):
@@ -235,7 +245,9 @@ class Seq2SeqTrainer(RecipeTrainer, transformers.Seq2SeqTrainer):
         prepare_for_generation(self.model)
         inputs = {name: values for name, values in inputs.items() if name not in ("labels", "decoder_input_ids")}
         settings = add_search(self.model, **(gen_kwargs or getattr(self, "_gen_kwargs", {})))
-        return super().prediction_step(model, inputs, False, ignore_keys, **settings)[1][:, 1:]
+        # generate() calls the encoder by itself, and Accelerate has only calls of the whole model compute in autocast.
+        with contextlib.nullcontext() if self.is_fsdp_enabled else self.accelerator.autocast():
+            return super().prediction_step(model, inputs, False, ignore_keys, **settings)[1][:, 1:]
 
 
 class CausalTrainer(Seq2SeqTrainer):

@@ -1,5 +1,6 @@
 import copy
 import json
+from collections import Counter
 from functools import partial
 from types import SimpleNamespace
 
@@ -34,6 +35,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -527,9 +529,9 @@ def make_features(tokenizer, targets=TARGETS) -> Dataset:
 
 
 def make_trainer(model, tokenizer, directory, rows=None, **settings) -> Seq2SeqTrainer:
-    settings = {"per_device_eval_batch_size": 3, "per_device_train_batch_size": 4} | settings
+    settings = {"per_device_eval_batch_size": 3, "per_device_train_batch_size": 4, "dtype": "float32"} | settings
     args = Seq2SeqTrainingArguments(
-        output_dir=str(directory), use_cpu=True, dtype="float32", report_to=[], disable_tqdm=True, **settings
+        output_dir=str(directory), use_cpu=True, report_to=[], disable_tqdm=True, **settings
     )
     score = None
     if rows is not None:
@@ -555,6 +557,40 @@ def compute_losses_alone(model, features: Dataset) -> tuple[list[float], list[in
         losses.append(float(mean) * pieces if pieces else 0.0)
         numbers.append(pieces)
     return losses, numbers
+
+
+class CastWeights(TorchDispatchMode):
+    """Counts how often each of the weights is cast to bfloat16."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.names = {weight.data_ptr(): name for name, weight in model.named_parameters()}
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.bfloat16:
+            self.counts[self.names.get(args[0].data_ptr())] += 1
+        return function(*args, **kwargs)
+
+
+def test_an_evaluation_in_bfloat16_casts_each_weight_once_and_the_next_one_again(tokenizer, tmp_path):
+    """Autocast by itself casts all of them in each batch, and for each piece that is generated."""
+    model = build_t5(tokenizer)
+    set_generation(model, GenerationArguments(), 12)
+    features = make_features(tokenizer)
+    trainer = make_trainer(model, tokenizer, tmp_path, dtype="bfloat16", per_device_eval_batch_size=2)
+    for factor in (1.0, 0.5):
+        with torch.no_grad():
+            model.lm_head.weight.mul_(factor)
+        with CastWeights(model) as cast:
+            losses = generate(trainer, features).predictions[1]
+        del cast.counts[None]  # what is no weight
+        assert set(cast.counts.values()) == {1}
+        # Those of the head are shared with the embeddings.
+        assert {"shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"} <= set(cast.counts)
+        alone, _ = compute_losses_alone(model, features)
+        assert losses.tolist() == pytest.approx(alone, rel=0.02)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
