@@ -1,12 +1,16 @@
-"""Memory that every step of a CPU frees and takes again: the process keeps it meanwhile."""
+"""Memory that every step of a CPU frees and takes again: the process keeps it meanwhile, but not what lies in gaps."""
 
 import ctypes
 import os
 import platform
 
+import psutil
+from transformers import TrainerCallback
+
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD: mallopt(3)
 KEPT = 2**31 - 1  # bytes at the end of the heap that are kept free at most
 LARGEST = 2**27  # bytes of a tensor: larger ones are still given back, since gaps of their size would cost too much
+MOST_KEPT = 1.25  # times what a step takes
 OWN_SETTINGS = {"GLIBC_TUNABLES", *(f"MALLOC_{name}_" for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "MMAP_MAX"))}
 
 
@@ -21,3 +25,31 @@ def keep_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     return library.mallopt(TRIM_THRESHOLD, KEPT) == 1 and library.mallopt(MMAP_THRESHOLD, LARGEST) == 1
+
+
+class GiveBackGaps(TrainerCallback):
+    """Gives kept memory back to the system when it has become more than MOST_KEPT times what a step needs.
+
+    Batches of other lengths take blocks of other sizes, and what stays for longer, as the kernels that oneDNN prepares
+    for each length, comes to lie between them: gaps that nothing fits into would grow with every step.
+    """
+
+    def __init__(self):
+        self.process, self.trim = psutil.Process(), ctypes.CDLL(None).malloc_trim
+        self.needed = 0  # bytes that a step took at most
+        self.begun = None  # bytes of the process after the last trim, None before the first
+        self.is_first = False  # whether one step has ended since
+
+    def on_step_end(self, args, state, control, **kwargs):
+        memory = self._measure()
+        if self.is_first:
+            self.needed, self.is_first = max(self.needed, memory - self.begun), False
+        if self.begun is None or memory > self.begun + MOST_KEPT * self.needed:
+            self.trim(0)
+            self.begun, self.is_first = self._measure(), True
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self.on_step_end(args, state, control)
+
+    def _measure(self) -> int:
+        return self.process.memory_info().rss

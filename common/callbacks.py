@@ -3,6 +3,7 @@
 import sys
 
 from common.adapters import FEWEST_STEPS, plan_ranks
+from common.allocator import GiveBackGaps
 from common.checkpoints import SealCheckpoints
 from common.console import say
 from common.stopping import StopOnSignal
@@ -102,7 +103,8 @@ class RunLog(TrainerCallback):
 
 def make_callbacks(training_args) -> list[TrainerCallback]:
     """The callbacks of every run: early stopping where asked for, sealed checkpoints, a save on SIGTERM."""
-    callbacks = [SealCheckpoints(training_args.save_total_limit, training_args.identity)]
+    callbacks = [GiveBackGaps()] if training_args.keeps_freed_memory else []
+    callbacks += [SealCheckpoints(training_args.save_total_limit, training_args.identity)]
     # From here on rotation is ours: see SealCheckpoints.
     training_args.save_total_limit = None
     if training_args.early_stopping_patience is not None:

@@ -57,8 +57,7 @@ def prepare_run(training_args, scores: dict[str, bool | None]) -> None:
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
     check_launch(training_args)
-    if training_args.device.type == "cpu":
-        keep_freed_memory()
+    training_args.keeps_freed_memory = training_args.device.type == "cpu" and keep_freed_memory()
     check_streaming(yaml.safe_load(training_args.config_text) or {}, training_args)
     if training_args.do_train:
         check_optimizer(training_args)

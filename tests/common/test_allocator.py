@@ -3,8 +3,10 @@ import platform
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
-from common.allocator import OWN_SETTINGS
+from common.allocator import OWN_SETTINGS, GiveBackGaps
+from common.callbacks import make_callbacks
 from tests.conftest import ROOT, make_environment
 
 import pytest
@@ -45,3 +47,38 @@ def test_by_default_it_is_taken_again_each_time():
 
 def test_settings_of_the_users_own_stay():
     assert count_faults("keep", MALLOC_MMAP_THRESHOLD_="131072")[0] is False
+
+
+# Steps of 64, 64 and 192 tensors of a megabyte, between which something stays: the memory at the end of each, over that
+# at the end of the first.
+STEPS = """
+import json, sys
+import common.allocator as allocator
+import psutil, torch
+allocator.keep_freed_memory()
+gaps, stays, sizes = allocator.GiveBackGaps(), [], []
+for number in (64, 64, 192):
+    tensors = []
+    for _ in range(number):
+        tensors.append(torch.ones(2**18))
+        stays.append(torch.ones(2**8))
+    del tensors
+    gaps.on_step_end(None, None, None)
+    sizes.append(psutil.Process().memory_info().rss)
+print(json.dumps([size - sizes[0] for size in sizes]))
+"""
+
+
+def test_what_a_step_needs_is_kept_and_what_has_become_more_is_given_back():
+    env = {name: value for name, value in make_environment().items() if name not in OWN_SETTINGS}
+    run = subprocess.run([sys.executable, "-c", STEPS], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    _, needed, more = json.loads(run.stdout)
+    assert needed > 50 * 2**20 and more < 20 * 2**20
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_gaps_are_looked_for_where_memory_is_kept(is_kept):
+    settings = {"save_total_limit": None, "identity": {}, "early_stopping_patience": None}
+    callbacks = make_callbacks(SimpleNamespace(keeps_freed_memory=is_kept, **settings))
+    assert any(isinstance(callback, GiveBackGaps) for callback in callbacks) == is_kept
