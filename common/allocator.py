@@ -11,6 +11,7 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
 KEPT = 2**31 - 1  # bytes at the end of the heap that are kept free at most
 LARGEST = 2**27  # bytes of a tensor: larger ones are still given back, since gaps of their size would cost too much
 MOST_KEPT = 1.25  # times what a step takes
+LEAST_KEPT = 2**30  # bytes that are kept in any case: small models would give them back, and take them, all the time
 OWN_SETTINGS = {"GLIBC_TUNABLES", *(f"MALLOC_{name}_" for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "MMAP_MAX"))}
 
 
@@ -28,13 +29,14 @@ def keep_freed_memory() -> bool:
 
 
 class GiveBackGaps(TrainerCallback):
-    """Gives kept memory back to the system when it has become more than MOST_KEPT times what a step needs.
+    """Gives kept memory back to the system when it is more than MOST_KEPT times what a step needs, and `least_kept`.
 
     Batches of other lengths take blocks of other sizes, and what stays for longer, as the kernels that oneDNN prepares
     for each length, comes to lie between them: gaps that nothing fits into would grow with every step.
     """
 
-    def __init__(self):
+    def __init__(self, least_kept: int = LEAST_KEPT):
+        self.least_kept = least_kept
         self.process, self.trim = psutil.Process(), ctypes.CDLL(None).malloc_trim
         self.needed = 0  # bytes that a step took at most
         self.begun = None  # bytes of the process after the last trim, None before the first
@@ -44,7 +46,7 @@ class GiveBackGaps(TrainerCallback):
         memory = self._measure()
         if self.is_first:
             self.needed, self.is_first = max(self.needed, memory - self.begun), False
-        if self.begun is None or memory > self.begun + MOST_KEPT * self.needed:
+        if self.begun is None or memory > self.begun + max(MOST_KEPT * self.needed, self.least_kept):
             self.trim(0)
             self.begun, self.is_first = self._measure(), True
 
