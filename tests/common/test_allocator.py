@@ -27,26 +27,27 @@ PAGES = 64 * 2**20 // resource.getpagesize()
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library, which keeps its own way")
 
 
-def count_faults(wish: str, **environment: str) -> list:
+def run_script(script: str, *arguments: str, **environment: str) -> list:
+    """What the script prints, in a process of its own without settings of the user's."""
     env = {name: value for name, value in make_environment().items() if name not in OWN_SETTINGS} | environment
-    command = [sys.executable, "-c", SCRIPT, wish]
+    command = [sys.executable, "-c", script, *arguments]
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
 def test_memory_is_taken_from_the_system_a_few_times_and_then_kept():
-    kept, first, *later = count_faults("keep")
+    kept, first, *later = run_script(SCRIPT, "keep")
     assert kept and first > PAGES / 2 and max(later[-5:]) < PAGES / 100
 
 
 def test_by_default_it_is_taken_again_each_time():
     """Else the setting would be of no use, and had better go."""
-    assert min(count_faults("leave")[1:]) > PAGES / 2
+    assert min(run_script(SCRIPT, "leave")[1:]) > PAGES / 2
 
 
 def test_settings_of_the_users_own_stay():
-    assert count_faults("keep", MALLOC_MMAP_THRESHOLD_="131072")[0] is False
+    assert run_script(SCRIPT, "keep", MALLOC_MMAP_THRESHOLD_="131072")[0] is False
 
 
 # Steps of 64, 64 and 192 tensors of a megabyte, between which something stays: the memory at the end of each, over that
@@ -71,11 +72,7 @@ print(json.dumps([size - sizes[0] for size in sizes]))
 
 @pytest.mark.parametrize("least_kept", [["0"], []])
 def test_what_a_step_needs_is_kept_and_what_has_become_much_more_is_given_back(least_kept):
-    env = {name: value for name, value in make_environment().items() if name not in OWN_SETTINGS}
-    command = [sys.executable, "-c", STEPS, *least_kept]
-    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr
-    _, needed, more = json.loads(run.stdout)
+    _, needed, more = run_script(STEPS, *least_kept)
     assert needed > 50 * 2**20
     assert more < 20 * 2**20 if least_kept else more > 150 * 2**20
 
