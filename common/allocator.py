@@ -5,7 +5,6 @@ import os
 import platform
 
 import psutil
-from transformers import TrainerCallback
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD: mallopt(3)
 KEPT = 2**31 - 1  # bytes at the end of the heap that are kept free at most
@@ -28,11 +27,11 @@ def keep_freed_memory() -> bool:
     return library.mallopt(TRIM_THRESHOLD, KEPT) == 1 and library.mallopt(MMAP_THRESHOLD, LARGEST) == 1
 
 
-class GiveBackGaps(TrainerCallback):
-    """Gives kept memory back to the system when it is more than MOST_KEPT times what a step needs, and `least_kept`.
+class Gaps:
+    """Kept memory that nothing fits into: given back beyond MOST_KEPT times what a step takes, and `least_kept` bytes.
 
     Batches of other lengths take blocks of other sizes, and what stays for longer, as the kernels that oneDNN prepares
-    for each length, comes to lie between them: gaps that nothing fits into would grow with every step.
+    for each length, comes to lie between them: without a bound such gaps grow with every step.
     """
 
     def __init__(self, least_kept: int = LEAST_KEPT):
@@ -42,16 +41,14 @@ class GiveBackGaps(TrainerCallback):
         self.begun = None  # bytes of the process after the last trim, None before the first
         self.is_first = False  # whether one step has ended since
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def give_back(self) -> None:
+        """Look at the memory of the process at the end of a step, and trim it if too much is kept."""
         memory = self._measure()
         if self.is_first:
             self.needed, self.is_first = max(self.needed, memory - self.begun), False
         if self.begun is None or memory > self.begun + max(MOST_KEPT * self.needed, self.least_kept):
             self.trim(0)
             self.begun, self.is_first = self._measure(), True
-
-    def on_prediction_step(self, args, state, control, **kwargs):
-        self.on_step_end(args, state, control)
 
     def _measure(self) -> int:
         return self.process.memory_info().rss

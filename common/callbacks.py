@@ -3,7 +3,7 @@
 import sys
 
 from common.adapters import FEWEST_STEPS, plan_ranks
-from common.allocator import GiveBackGaps
+from common.allocator import Gaps
 from common.checkpoints import SealCheckpoints
 from common.console import say
 from common.stopping import StopOnSignal
@@ -31,6 +31,19 @@ class AllocateRanks(TrainerCallback):
         is_skipped = not args.deepspeed and all(parameter.grad is None for parameter in model.parameters())
         if state.max_steps >= FEWEST_STEPS and not is_skipped:
             model.base_model.update_and_allocate(state.global_step + 1)
+
+
+class GiveBackGaps(TrainerCallback):
+    """Bounds the freed memory that a CPU keeps, after each step of training and evaluation."""
+
+    def __init__(self):
+        self.gaps = Gaps()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.gaps.give_back()
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self.gaps.give_back()
 
 
 class RunLog(TrainerCallback):
@@ -102,7 +115,7 @@ class RunLog(TrainerCallback):
 
 
 def make_callbacks(training_args) -> list[TrainerCallback]:
-    """The callbacks of every run: early stopping where asked for, sealed checkpoints, a save on SIGTERM."""
+    """The callbacks of every run: bounded memory, sealed checkpoints, early stopping, a save on SIGTERM."""
     callbacks = [GiveBackGaps()] if training_args.keeps_freed_memory else []
     callbacks += [SealCheckpoints(training_args.save_total_limit, training_args.identity)]
     # From here on rotation is ours: see SealCheckpoints.

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-from common.allocator import OWN_SETTINGS, GiveBackGaps
-from common.callbacks import make_callbacks
+from common.allocator import OWN_SETTINGS
+from common.callbacks import GiveBackGaps, make_callbacks
 from tests.conftest import ROOT, make_environment
 
 import pytest
@@ -57,14 +57,14 @@ import json, sys
 import common.allocator as allocator
 import psutil, torch
 allocator.keep_freed_memory()
-gaps, stays, sizes = allocator.GiveBackGaps(*map(int, sys.argv[1:])), [], []
+gaps, stays, sizes = allocator.Gaps(*map(int, sys.argv[1:])), [], []
 for number in (64, 64, 192):
     tensors = []
     for _ in range(number):
         tensors.append(torch.ones(2**18))
         stays.append(torch.ones(2**8))
     del tensors
-    gaps.on_step_end(None, None, None)
+    gaps.give_back()
     sizes.append(psutil.Process().memory_info().rss)
 print(json.dumps([size - sizes[0] for size in sizes]))
 """
@@ -82,3 +82,10 @@ def test_gaps_are_looked_for_where_memory_is_kept(is_kept):
     settings = {"save_total_limit": None, "identity": {}, "early_stopping_patience": None}
     callbacks = make_callbacks(SimpleNamespace(keeps_freed_memory=is_kept, **settings))
     assert any(isinstance(callback, GiveBackGaps) for callback in callbacks) == is_kept
+
+
+@pytest.mark.parametrize("event", ["on_step_end", "on_prediction_step"])
+def test_they_are_looked_for_after_each_step(event):
+    callback = GiveBackGaps()
+    getattr(callback, event)(None, None, None)
+    assert callback.gaps.begun > 0
