@@ -90,7 +90,8 @@ class ModelArguments:
         if self.model_name_or_path and self.from_scratch:
             raise UserError("model_name_or_path and from_scratch exclude each other: give one of them.")
         if not self.model_name_or_path and not self.from_scratch:
-            raise UserError("No model: set model_name_or_path to a hub id or directory, or from_scratch to a preset.")
+            cure = "a hub id or directory, from_scratch to a preset, or config to a file with one, as configs/demo.yaml"
+            raise UserError(f"No model: set model_name_or_path to {cure}.")
         if self.load_in_4bit and self.load_in_8bit:
             raise UserError("load_in_4bit and load_in_8bit exclude each other: give one of them.")
         if self.quantizes and not self.use_peft:

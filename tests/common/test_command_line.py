@@ -736,3 +736,10 @@ def test_the_config_text_is_no_argument_of_the_trainer():
 def test_a_mistake_that_only_the_arguments_themselves_find_has_its_line(write_config, capsys, line, sentence):
     config = write_config(line)
     assert read_error(capsys, "--config", config).startswith(f"error: {sentence}")
+
+
+def test_flags_without_a_model_are_told_where_the_demos_is(capsys):
+    assert read_error(capsys, "--num_train_epochs", "1") == (
+        "error: No model: set model_name_or_path to a hub id or directory, from_scratch to a preset, or config to a "
+        "file with one, as configs/demo.yaml."
+    )
