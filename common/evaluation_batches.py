@@ -9,8 +9,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
-MOST_PADDING = 0.005  # of the pieces of an evaluation, where that takes no more than
-MOST_BATCHES = 2  # times the batches that a fixed number of rows would make
+MOST_PADDING = 0.005  # of the pieces of an evaluation, where that takes no more batches than a fixed number of rows
 BISECTIONS = 12
 
 
@@ -37,8 +36,9 @@ class EvaluationBatches(BatchRebalanceSampler):
 
     `lengths` is [rows, sides]. Only the longest batch has `batch_size` rows; shorter rows share larger batches, which
     have no more pieces on any side, nor with `room` pieces that are generated behind the first. The fewest batches are
-    made that leave MOST_PADDING, of a small split the most that MOST_BATCHES allows. Where texts are generated, nearly
-    the fewest that hold all rows: each is gone through piece by piece, which costs more than padding.
+    made that leave MOST_PADDING, but never more than with a fixed number of rows, since each new shape costs, too.
+    Where texts are generated, nearly the fewest that hold all rows: each is gone through piece by piece, which costs
+    more than padding.
     A subclass of Hugging Face's sampler, because its Trainer takes that one for batches rather than rows.
     """
 
@@ -60,13 +60,11 @@ def cut_batches(lengths: np.ndarray, batch_size: int, room: int = 0) -> list[ran
     # The price of a batch in pieces: the higher it is, the fewer batches and the more padding there are.
     if room:
         return runs.cut(float(runs.budget))
-    most = MOST_BATCHES * math.ceil(len(lengths) / batch_size)
+    most = math.ceil(len(lengths) / batch_size)
     low, high = 0.0, runs.budget / 100
-    best = runs.cut(high)
-    if len(best) > most:
-        high = float(runs.budget)
-        best = runs.cut(high)
-    elif runs.share_of_padding(best) <= MOST_PADDING:
+    while len(best := runs.cut(high)) > most:
+        low, high = high, 10 * high
+    if runs.share_of_padding(best) <= MOST_PADDING:
         return best
     is_tight = False
     for _ in range(BISECTIONS):

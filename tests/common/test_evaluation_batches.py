@@ -45,7 +45,7 @@ def test_every_row_comes_once_in_its_order_and_is_hardly_padded(number, batch_si
     lengths = make_lengths(number)
     batches = cut_batches(lengths, batch_size)
     assert [row for batch in batches for row in batch] == [*range(number)]
-    assert len(batches) <= 2 * math.ceil(number / batch_size)
+    assert len(batches) <= math.ceil(number / batch_size)
     if number == 20_000:
         assert count_padding(lengths, batches) <= 0.005
     assert max(len(batch) * lengths[batch.start, 0] for batch in batches) <= batch_size * lengths[0, 0]
@@ -57,15 +57,22 @@ def test_shorter_rows_share_larger_batches_with_as_many_pieces():
 
 
 def test_a_batch_is_cut_where_padding_would_cost_more_than_it():
-    """Of 500 pieces six are 1.2 % of padding, two are 0.4 %."""
-    assert cut_batches(np.array([[100]] * 2 + [[97]] * 2 + [[50]] * 2), 4) == [range(2), range(2, 4), range(4, 6)]
-    assert cut_batches(np.array([[100]] * 2 + [[99]] * 2 + [[50]] * 2), 4) == [range(4), range(4, 6)]
+    """Of 800 pieces six are 0.75 % of padding, two are 0.25 %."""
+    assert cut_batches(np.array([[100]] * 2 + [[97]] * 2 + [[50]] * 8), 4) == [range(2), range(2, 4), range(4, 12)]
+    assert cut_batches(np.array([[100]] * 2 + [[99]] * 2 + [[50]] * 8), 4) == [range(4), range(4, 12)]
 
 
-def test_a_small_split_has_at_most_twice_as_many_batches_as_without_cuts():
+def test_a_small_split_has_no_more_batches_than_with_a_fixed_number_of_rows():
+    """Each batch has shapes of its own, for which kernels are made: 45 instead of 33 took a sixth longer."""
     lengths = np.array([[length] for length in range(96, 80, -1)])  # no two are equal
-    assert len(cut_batches(lengths, 8)) in (3, 4)
-    assert len(cut_batches(lengths[:8], 8)) <= 2
+    assert len(cut_batches(lengths, 8)) == 2
+    assert cut_batches(lengths[:8], 8) == [range(8)]
+
+
+def test_nor_has_one_whose_two_sides_have_nothing_to_do_with_each_other():
+    """Where a batch costs as much as the pieces of the largest one, three would be the cheapest here."""
+    sources, targets = [110, 96, 37, 29, 17, 8, 8, 6, 4, 3, 2, 2], [10, 2, 7, 20, 1, 58, 36, 43, 7, 34, 21, 4]
+    assert len(cut_batches(np.stack([sources, targets], axis=1), 6)) == 2
 
 
 def test_there_are_fewer_batches_than_with_a_fixed_number_of_rows():
