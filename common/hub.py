@@ -77,6 +77,8 @@ def _find_cure(error: Exception, text: str, revision: str | None) -> str:
         return "set dataset_config_name to one of these"
     if isinstance(error, FileNotFoundError):
         return f"check the name and dataset_revision, log in with `hf auth login` if it is private, {_LOCAL_FILES}"
+    if isinstance(error, ConnectionError) and "OfflineModeIsEnabled" in text:
+        return f"HF_HUB_OFFLINE is set and it was not downloaded before: unset that {_LOCAL_FILES}"
     if isinstance(error, ConnectionError):
         return f"check the network, set HF_HUB_OFFLINE=1 if it was downloaded before, {_LOCAL_FILES}"
     return f"try another dataset_revision, {_LOCAL_FILES}"

@@ -533,6 +533,11 @@ HUB_ERRORS = [
         "set HF_HUB_OFFLINE=1 if it was downloaded before, or use local files (train_file).",
     ),
     (
+        ConnectionError("Couldn't reach 'me/set' on the Hub (OfflineModeIsEnabled)"),
+        "Couldn't reach 'me/set' on the Hub (OfflineModeIsEnabled); HF_HUB_OFFLINE is set and it was not "
+        "downloaded before: unset that or use local files (train_file).",
+    ),
+    (
         datasets.exceptions.DatasetNotFoundError("Dataset 'me/set' doesn't exist on the Hub or cannot be accessed."),
         "Dataset 'me/set' doesn't exist on the Hub or cannot be accessed; check the name and dataset_revision, "
         "log in with `hf auth login` if it is private, or use local files (train_file).",
