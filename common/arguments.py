@@ -19,6 +19,7 @@ from common.tracking_arguments import TrackingArguments
 
 import torch
 import transformers
+from transformers.trainer_utils import HubStrategy
 
 PROMPT_METHODS = ("prefix", "prompt", "p_tuning")  # virtual tokens before the input, or before every layer's keys
 PEFT_OPTIONS = {  # option -> the methods that read it
@@ -231,7 +232,11 @@ class RunArguments(RecoveryArguments, BatchArguments):
     )
 
     # Hugging Face's default uploads output_dir, predictions of the user's rows included, at every checkpoint.
-    hub_strategy: str = option("end", "With push_to_hub: the result is uploaded once, at its end; no other value.")
+    hub_strategy: HubStrategy | str = option(
+        "end",
+        "When push_to_hub uploads: end. every_save, checkpoint and all_checkpoints would upload what is not finished, "
+        "and are refused.",
+    )
     # Hugging Face's default searches the graph for them at every step; no model of these recipes has any.
     ddp_find_unused_parameters: bool | None = option(
         False, "Let parameters be without gradient where several processes train."

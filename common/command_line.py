@@ -257,8 +257,10 @@ def _build_instance(dataclass_type: type, values: dict[str, Any], places: dict[s
         if named:  # what is said first is what is wrong; a line that is only part of the cure is not to blame
             raise UserError(places.get(named[0][1], "") + text) from error
         # Messages of Hugging Face often tell the value alone.
-        told = [f"{place}{name}: " for name, place in places.items() if _tells(text, values[name])]
-        raise UserError((told[0] if len(told) == 1 else "") + text) from error
+        told = [name for name in places if _tells(text, values[name])]
+        if len(told) > 1:  # of an enum they tell the class as well: "none is not a valid DebugOption"
+            told = [name for name in told if re.search(rf"(?i) is not a valid {name}", text)]
+        raise UserError((f"{places[told[0]]}{told[0]}: " if len(told) == 1 else "") + text) from error
 
 
 def _tells(text: str, value: Any) -> bool:

@@ -700,6 +700,11 @@ def test_the_config_text_is_no_argument_of_the_trainer():
     ("line", "sentence"),
     [
         ("debug: nonsense", "run.yaml:3: debug: nonsense is not a valid DebugOption, please select one of "),
+        ("debug: none\nreport_to: none", "run.yaml:3: debug: none is not a valid DebugOption, please select one of "),
+        (
+            "hub_strategy: none\nreport_to: none",
+            "run.yaml:3: hub_strategy must be one of end, every_save, checkpoint, all_checkpoints, not 'none'",
+        ),
         (
             "accelerator_config: none.json",
             "run.yaml:3: accelerator_config: [Errno 2] No such file or directory: 'none.j",
