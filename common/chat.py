@@ -12,6 +12,7 @@ from common.data import RowError
 from common.dialogues import encode_prompt
 from common.errors import UserError, install_error_hook
 from common.garbage import settle_imports
+from common.hub import HUB_ERRORS
 from common.models import choose_device, load_result
 
 import torch
@@ -35,7 +36,7 @@ def load_chat_model(directory: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         model = load_result(AutoModelForCausalLM, name, dtype="auto").eval()
     except UserError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except (*HUB_ERRORS, ValueError, SafetensorError) as error:
         raise UserError(f"{directory}: no model for replies: {' '.join(str(error).split())[:300]}") from error
     return model.to(choose_device()), tokenizer
 

@@ -1,4 +1,4 @@
-"""Datasets from the Hugging Face hub; what goes wrong there is told in one line that says what to try."""
+"""Datasets from the Hugging Face hub, and its errors; what goes wrong is told in one line that says what to try."""
 
 import re
 
@@ -7,6 +7,8 @@ from common.errors import UserError
 from common.lines import suggest
 
 import datasets
+from httpx2 import HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 # Old names that many scripts and papers still use; the hub wants namespace/name. All of these load without a script.
 CANONICAL_IDS = {
@@ -33,7 +35,17 @@ CANONICAL_IDS = {
 }
 PARQUET_BRANCH = "refs/convert/parquet"  # the hub's own conversion of a dataset, made without its script
 
+# What the hub's client raises where it is not reached, where it refuses, and where an id is none.
+HUB_ERRORS = (OSError, HTTPError, HFValidationError)
+
 _LOCAL_FILES = "or use local files (train_file)"
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether the hub did not answer at all, or only that it cannot now: later it may."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500 or error.response.status_code == 429
+    return isinstance(error, HTTPError | OfflineModeIsEnabled | ConnectionError | TimeoutError)
 
 
 def find_hub_id(name: str) -> str:
@@ -65,7 +77,7 @@ def load_hub_dataset(
                 raise
         say(f"Dataset {hub_id} is a script, which datasets no longer runs: loading its {PARQUET_BRANCH} instead.")
         return datasets.load_dataset(hub_id, config, revision=PARQUET_BRANCH, streaming=streaming)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (*HUB_ERRORS, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"dataset {hub_id}: {text}; {_find_cure(error, text, revision)}.") from None
 
@@ -79,6 +91,6 @@ def _find_cure(error: Exception, text: str, revision: str | None) -> str:
         return f"check the name and dataset_revision, log in with `hf auth login` if it is private, {_LOCAL_FILES}"
     if isinstance(error, ConnectionError) and "OfflineModeIsEnabled" in text:
         return f"HF_HUB_OFFLINE is set and it was not downloaded before: unset that {_LOCAL_FILES}"
-    if isinstance(error, ConnectionError):
+    if is_unreachable(error):
         return f"check the network, set HF_HUB_OFFLINE=1 if it was downloaded before, {_LOCAL_FILES}"
     return f"try another dataset_revision, {_LOCAL_FILES}"

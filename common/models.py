@@ -18,6 +18,7 @@ from common.sharding import prepare_for_fsdp, uses_fsdp
 
 import torch
 import transformers
+from httpx2 import HTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -214,7 +215,7 @@ def _load(loader, name: str, model_args: ModelArguments, **kwargs):
             f"{name}: pytorch_model.bin holds more than weights, and is not loaded: it could run code. Find out who "
             "made it, or take a model with safetensors."
         ) from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, HTTPError, SafetensorError) as error:
         only_pickle = not looks_local or (Path(name).expanduser() / "pytorch_model.bin").exists()
         if only_pickle and "safetensors" in str(error) and not model_args.allow_pickle:
             cure = "set allow_pickle to load pytorch_model.bin, if you trust where it comes from"

@@ -7,12 +7,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from common.hub import CANONICAL_IDS
+from common.hub import CANONICAL_IDS, HUB_ERRORS
 from common.sources import find_files
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "peft", "tokenizers")
 
@@ -61,7 +60,7 @@ def find_revision(dataset: str, wanted: str | None) -> str | None:
     """The commit of a hub dataset; what was wanted where the hub cannot be asked."""
     try:
         return HfApi().dataset_info(CANONICAL_IDS.get(dataset, dataset), revision=wanted, timeout=10).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+    except HUB_ERRORS:
         return wanted
 
 

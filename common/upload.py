@@ -8,18 +8,16 @@ from pathlib import Path
 from common.adapters import ADAPTER_DIRECTORY
 from common.console import say
 from common.errors import UserError
+from common.hub import HUB_ERRORS, is_unreachable
 from common.lines import SHOWN_COMPLAINTS
 from common.secret_scan import find_secrets
 
-from httpx import HTTPError
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 # They hold the rows that were predicted, gold answers included.
 PRIVATE = ("predictions_*.jsonl", "report.html")
 UNFINISHED = ("checkpoint-*", "_*")  # of the run itself and its trackers
 FOLDERS = (ADAPTER_DIRECTORY, "plots")  # of others, as checkpoints and what trackers write, nothing is uploaded
-FAILURES = (OSError, HTTPError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled)
 
 
 def list_public_files(output_dir: Path) -> list[str]:
@@ -38,13 +36,13 @@ def create_repository(training_args) -> str:
         raise UserError("push_to_hub uploads a model, but none is trained: set do_train, or leave out push_to_hub.")
     if training_args.hub_strategy != "end":
         raise UserError(
-            f"hub_strategy {training_args.hub_strategy} would upload what is not finished, and rows of the data: leave "
-            "it out, and the result is uploaded at the end."
+            f"hub_strategy {training_args.hub_strategy.value} would upload what is not finished, and rows of the data: "
+            "leave it out, and the result is uploaded at the end."
         )
     name = training_args.hub_model_id or Path(training_args.output_dir).absolute().name
     try:
         return HfApi().create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
-    except FAILURES as error:
+    except HUB_ERRORS as error:
         if is_unreachable(error):
             say(f"push_to_hub: the hub cannot be reached ({_shorten(error)}). The run goes on; it is tried at the end.")
             return name
@@ -69,13 +67,6 @@ def refuse_secrets(output_dir: Path, names: list[str], repository: str) -> None:
     )
 
 
-def is_unreachable(error: Exception) -> bool:
-    """Whether the hub did not answer at all, or only that it cannot now: later it may."""
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500 or error.response.status_code == 429
-    return isinstance(error, HTTPError | OfflineModeIsEnabled | ConnectionError | TimeoutError)
-
-
 def upload_result(output_dir: Path, repository: str, training_args) -> None:
     """Upload what may be seen of a finished result directory, and say what stays here.
 
@@ -96,7 +87,7 @@ def upload_result(output_dir: Path, repository: str, training_args) -> None:
             commit_message="Result of a run",
             revision=revision,
         )
-    except FAILURES as error:
+    except HUB_ERRORS as error:
         command = ["hf", "upload", repository, str(output_dir)]
         command += ["--private"] if private else []
         command += ["--revision", revision] if revision else []

@@ -47,6 +47,7 @@ from transformers import (
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "ner" / "sample"
 DIALOGUES = ROOT / "recipes" / "dialogue" / "sample"
+NOBODY = "http://127.0.0.1:9"  # nothing listens there
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Few tests, but minutes: they come first, so that neither of the processes that run the tests is left alone with one.
 LONGEST = (

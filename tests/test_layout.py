@@ -2,9 +2,14 @@
 
 import ast
 import re
+import sys
 import tomllib
+from importlib import metadata
 
 from tests.conftest import ROOT
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 RECIPES = sorted(path.parent for path in (ROOT / "recipes").glob("*/run.py"))
 MODULES = sorted((ROOT / "common").rglob("*.py"))
@@ -96,3 +101,20 @@ def test_requirements_are_pinned_and_begin_with_the_project():
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "-e ."
     assert len(lines) > 15 and all("==" in line for line in lines[1:])
+
+
+def test_every_library_that_is_imported_is_required_or_comes_with_one_that_is():
+    """Not with those of requirements-dev.txt: httpx, for one, came with trackio, but the hub's client left it."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = {re.match(r"[\w.-]+", line)[0] for line in lines if line and line[0] not in "#-"}
+    allowed = set(map(canonicalize_name, required))
+    for name in required - {line.split("==")[0] for line in lines if "; sys_platform" in line}:
+        needs = map(Requirement, metadata.requires(name) or [])
+        allowed |= {canonicalize_name(need.name) for need in needs if need.marker is None or need.marker.evaluate()}
+    origins = metadata.packages_distributions()
+    paths = [*MODULES, *(path / "run.py" for path in RECIPES), *(ROOT / "benchmarks").glob("*.py")]
+    libraries = {name.split(".")[0] for path in paths for name in list_imports(path)} - sys.stdlib_module_names
+    libraries -= {"common", "recipes", "benchmarks", "tests"}
+    assert len(libraries) > 20
+    missing = {name for name in libraries if not allowed & set(map(canonicalize_name, origins.get(name, [])))}
+    assert not missing

@@ -4,6 +4,7 @@ import subprocess
 
 from common.arguments import DataArguments
 from common.provenance import describe_checkout, describe_data
+from tests.conftest import NOBODY
 
 import pytest
 
@@ -47,7 +48,9 @@ def test_each_local_file_is_told_by_its_sha256(tmp_path):
 
 
 @pytest.mark.parametrize("revision", [None, "refs/convert/parquet"])
-def test_a_hub_dataset_that_cannot_be_asked_for_has_the_wanted_revision(revision, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_hub_dataset_that_cannot_be_asked_for_has_the_wanted_revision(offline, revision, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", NOBODY)
     settings = vars(DataArguments(dataset_name="tomaarsen/conll2003", dataset_revision=revision))
     assert describe_data(settings) == {"revision": revision, "sha256": {}}

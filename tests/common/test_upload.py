@@ -2,13 +2,15 @@
 
 from types import SimpleNamespace
 
+from common.arguments import TrainingArguments
 from common.errors import UserError
-from common.upload import create_repository, is_unreachable, list_public_files, upload_result
+from common.hub import is_unreachable
+from common.upload import create_repository, list_public_files, upload_result
 from recipes.ner import run as ner
-from tests.conftest import list_sample_flags, run_in_process
+from tests.conftest import NOBODY, list_sample_flags, run_in_process
 
 import pytest
-from httpx import ConnectError, Request, Response
+from httpx2 import ConnectError, Request, Response
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
@@ -92,12 +94,18 @@ def test_a_secret_in_what_would_be_uploaded_keeps_the_result_here(tmp_path, uplo
     assert not uploads
 
 
-def test_without_the_hub_the_run_trains_and_tries_again_at_its_end(encoder, tmp_path, capsys):
-    """No boundary is replaced here: the tests run offline."""
+@pytest.mark.parametrize(("offline", "reason"), [(True, "offline mode is enabled"), (False, "Connection refused")])
+def test_without_the_hub_the_run_trains_and_tries_again_at_its_end(
+    encoder, tmp_path, capsys, monkeypatch, offline, reason
+):
+    """No boundary is replaced here: nothing answers where the hub is looked for."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", NOBODY)
     run_ner(encoder, tmp_path / "out", *PUSH)
     said = capsys.readouterr()
     assert "push_to_hub: the hub cannot be reached" in said.out and "The run goes on" in said.out
-    assert "hf upload me/tagger" in said.err.strip().splitlines()[-1]
+    last = said.err.strip().splitlines()[-1]
+    assert "hf upload me/tagger" in last and reason in last
     assert (tmp_path / "out" / "metrics.json").is_file()
 
 
@@ -137,9 +145,9 @@ def test_a_dry_run_makes_no_repository(encoder, tmp_path):
     ],
 )
 def test_an_upload_that_cannot_be_meant_is_refused(settings, message):
-    args = {"do_train": True, "hub_strategy": "end", "hub_model_id": "me/x", "output_dir": "out"}
+    args = {"do_train": True, "hub_model_id": "me/x", "output_dir": "out"}
     with pytest.raises(UserError, match=message):
-        create_repository(SimpleNamespace(**args | settings))
+        create_repository(TrainingArguments(**args | settings))
 
 
 def test_only_known_folders_and_no_hidden_files_are_public(tmp_path):
