@@ -15,6 +15,7 @@ from common.atomic_files import read_json
 from common.errors import UserError
 from common.evaluation_batches import cut_batches
 from common.garbage import search_as_usual
+from common.hub import HUB_ERRORS
 from common.inputs import Fault, Input, check_inputs, read_inputs
 from common.models import choose_device, load_result
 from common.predictors import TASKS
@@ -99,7 +100,7 @@ def _load(loader: Callable, path: Path, **settings):
         return loader(path, **settings)
     except UserError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (*HUB_ERRORS, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path}: it cannot be loaded: {' '.join(str(error).split())[:300]}") from error
 
 

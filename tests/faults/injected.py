@@ -16,8 +16,10 @@ import threading
 import time
 from pathlib import Path
 
+import datasets
 import torch
 import transformers
+from huggingface_hub import constants
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -189,6 +191,12 @@ def forbid_network() -> None:
     evaluate.load = socket.create_connection = socket.getaddrinfo = refuse
 
 
+def leave_hub_alone() -> None:
+    """Nobody is told to stay offline, and nobody answers where the hub is looked for."""
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = False
+    constants.ENDPOINT = datasets.config.HF_ENDPOINT = "http://127.0.0.1:9"  # nothing listens there
+
+
 FAULTS = {
     "worker killed": functools.partial(break_worker, signal.SIGKILL, True),
     "every worker killed": functools.partial(break_worker, signal.SIGKILL, False),
@@ -206,6 +214,7 @@ FAULTS = {
     "optimizer once": functools.partial(fail_writes, "_save_optimizer_and_scheduler", True),
     "optimizer always": functools.partial(fail_writes, "_save_optimizer_and_scheduler", False),
     "no network": forbid_network,
+    "no hub": leave_hub_alone,
     "seal once": functools.partial(fail_writes, "on_save", True, CallbackHandler),
     "small disk": shrink_disk,
     "nothing": lambda: None,

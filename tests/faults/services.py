@@ -258,9 +258,9 @@ def track_silent_server(folder: Path) -> Finding:
         return track_offline(pattern, folder, WANDB_BASE_URL=address, WANDB_API_KEY=KEY)
 
 
-def push_later(folder: Path) -> Finding:
+def push_later(fault: str, folder: Path) -> Finding:
     """The hub cannot be reached: the run is made all the same, and its last words are the command that uploads it."""
-    run = run_injected("nothing", "sentiment", folder, "--push_to_hub", "--hub_model_id", "me/model")
+    run = run_injected(fault, "sentiment", folder, "--push_to_hub", "--hub_model_id", "me/model")
     command = rf"hf upload me/model {folder}/result --exclude 'predictions_\*.jsonl' "
     last = run.stderr.strip().splitlines()[-1] if run.stderr.strip() else ""
     is_told = last.startswith("warning: ") and re.search(command, last) and "Traceback" not in run.stderr
@@ -268,11 +268,17 @@ def push_later(folder: Path) -> Finding:
     return judge_survival(run, bool(is_told) and is_same and (folder / "result" / "metrics.json").is_file())
 
 
-def refuse_unreachable_model(folder: Path) -> Finding:
-    wanted = list_flags("sentiment", folder, *FEW_STEPS)
-    wanted = [*wanted[2:], "--model_name_or_path", "me/model"]  # in place of --from_scratch
-    run = start_script(SCRIPT, "nothing", "sentiment", *wanted).finish()
-    pattern = r"error: .*me/model[\s\S]*(HF_HUB_OFFLINE|offline|network|connect)"
+def refuse_unreachable(fault: str, flag: str, name: str, folder: Path) -> Finding:
+    """A model or a dataset of the hub, in place of --from_scratch and of --train_file."""
+    kept = list_flags("sentiment", folder, *FEW_STEPS)
+    replaced = {"--model_name_or_path": "--from_scratch", "--dataset_name": "--train_file"}[flag]
+    place = kept.index(replaced)
+    wanted = [*kept[:place], flag, name, *kept[place + 2 :]]
+    if flag == "--dataset_name":
+        place = wanted.index("--validation_file")
+        del wanted[place : place + 2]
+    run = start_script(SCRIPT, fault, "sentiment", *wanted).finish()
+    pattern = rf"error: .*{name}[\s\S]*(HF_HUB_OFFLINE|offline|network|connect)"
     return judge_refusal(run, pattern, absent=[folder / "result" / "checkpoint-2"])
 
 
@@ -402,11 +408,15 @@ FAULTS = [
     ),
     Fault(
         "A25", "the hub cannot be reached, push_to_hub", plain="loses", wanted="survives",
-        cases=(Case("offline", push_later),),
+        cases=(Case("offline", bind(push_later, "nothing")), Case("nobody there", bind(push_later, "no hub"))),
     ),
     Fault(
-        "A26", "the hub cannot be reached, a model's id", plain="clear", wanted="clear",
-        cases=(Case("offline", refuse_unreachable_model),),
+        "A26", "the hub cannot be reached, a model's or a dataset's id", plain="clear", wanted="clear",
+        cases=tuple(
+            Case(f"{kind}, {name}", bind(refuse_unreachable, fault, flag, f"me/{kind}"), is_slow=fault == "no hub")
+            for kind, flag in (("model", "--model_name_or_path"), ("dataset", "--dataset_name"))
+            for name, fault in (("offline", "nothing"), ("nobody there", "no hub"))
+        ),
     ),
     Fault(
         "A27", "the hub cannot be reached, evaluate.load", plain="obscure", wanted="survives",
