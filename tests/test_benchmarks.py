@@ -1,6 +1,8 @@
 """The arithmetic of the benchmarks, by hand: what counts as a real token, what it costs, and what a ratio is of."""
 
 import json
+import os
+import subprocess
 import sys
 
 from benchmarks.contestants import CONTESTANTS, TASKS
@@ -224,3 +226,15 @@ def test_every_recipe_has_a_plain_script_and_a_model_of_its_own():
     assert set(TASKS) == set(SCRIPTS) == recipes
     assert {task.preset for task in TASKS.values()} <= {name for presets in PRESETS.values() for name in presets}
     assert CONTESTANTS[0] == "ours"
+
+
+def test_runs_that_are_forked_have_one_thread_and_stay_offline_wherever_they_are_begun(tmp_path):
+    """With two threads each, two runs at a time took minutes for what they generate in seconds."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\nfrom huggingface_hub import constants\nprint(torch.get_num_threads(), constants.HF_HUB_OFFLINE)"
+    )
+    code = "from tests.faults.forked import *; print(start_script(Path(sys.argv[1])).finish().stdout)"
+    env = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE")}
+    run = subprocess.run([sys.executable, "-c", code, script], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert run.stdout.split() == ["1", "True"], run.stderr
