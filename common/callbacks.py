@@ -11,7 +11,8 @@ from common.stopping import StopOnSignal
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+# Among the scores of an evaluation, but none of them.
+NO_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
 
 
 class AllocateRanks(TrainerCallback):
@@ -82,6 +83,7 @@ class RunLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         scores = {name.removeprefix("eval_"): value for name, value in metrics.items() if isinstance(value, float)}
+        scores = {name: value for name, value in scores.items() if name not in NO_SCORES}
         self._keep_best(args, scores)
         loss = [f"loss {scores.pop('loss'):.4f}"] if "loss" in scores else []
         shown = [f"{name} {value:.4f}" for name, value in list(scores.items())[: self.SHOWN_SCORES]]
@@ -93,7 +95,7 @@ class RunLog(TrainerCallback):
             self.bar.close()
 
     def _keep_best(self, args, scores: dict[str, float]) -> None:
-        names = [name for name in scores if name not in ("loss", *TIMINGS)] or ["loss"]
+        names = [name for name in scores if name != "loss"] or ["loss"]
         name = (args.metric_for_best_model or names[0]).removeprefix("eval_")
         if name not in scores:
             return

@@ -61,7 +61,7 @@ def test_the_bar_shows_the_last_loss_and_the_best_of_the_first_score(monkeypatch
     ]
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5 and lines[0] == "step 1/10  epoch 0.00  loss 0.5000"
-    assert lines[1] == "step 2/10  epoch 0.00  validation  loss 1.0000  f1 0.7500  accuracy 0.5000  runtime 9.0000"
+    assert lines[1] == "step 2/10  epoch 0.00  validation  loss 1.0000  f1 0.7500  accuracy 0.5000"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,10 @@ def test_the_best_is_that_of_metric_for_best_model(settings, best, monkeypatch):
 
 
 def test_a_loss_without_scores_is_the_best_when_it_is_lowest(monkeypatch):
-    events = [{"eval_loss": 1.5, "eval_runtime": 0.1}, {"eval_loss": 2.5, "eval_runtime": 0.1}]
+    events = [
+        {"eval_loss": 1.5, "eval_runtime": 0.1, "epoch": 1.0},
+        {"eval_loss": 2.5, "eval_runtime": 0.1, "epoch": 2.0},
+    ]
     assert list_postfixes(show(monkeypatch, Terminal(), make_arguments(), *events)) == ["best loss 1.5000"]
 
 
