@@ -12,6 +12,7 @@ from common.console import say
 from common.disk import CheckpointLost
 from common.errors import UserError
 from common.launching import decide_together
+from common.sampling import set_epoch
 from common.stopping import EvaluationAbandoned, RunStopped, get_signal
 
 import torch
@@ -117,6 +118,7 @@ class ResumableTrainer:
         if self.resumed_from is not None and is_over(self.state, self.callback_handler.callbacks):
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
+            set_epoch(settings["train_dataloader"], settings["epoch"])
             super()._run_epoch(**settings)
 
     def _finalize_training(self, trial, *arguments):

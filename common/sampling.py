@@ -71,6 +71,20 @@ class EpochSampler(torch.utils.data.Sampler):
         return self.num_rows
 
 
+def set_epoch(dataloader: torch.utils.data.DataLoader, epoch: int) -> None:
+    """Tell the samplers of a DataLoader their epoch, however deep they lie in one another.
+
+    Trainer and Accelerate do not reach one in three others, as it lies where several processes go on in the middle of
+    an epoch: they would train on the batches of the first (transformers 5.23, accelerate 1.15).
+    """
+    inner = dataloader
+    while inner is not None:
+        if isinstance(inner, torch.utils.data.Sampler) and hasattr(inner, "set_epoch"):
+            inner.set_epoch(epoch)
+        batches = getattr(inner, "batch_sampler", None)
+        inner = getattr(inner, "sampler", None) if batches is None else batches
+
+
 class LengthGroupedSampler(EpochSampler):
     """The order of `train_sampling_strategy: group_by_length`, drawn from (seed, epoch) alone.
 

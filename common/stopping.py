@@ -110,8 +110,8 @@ class StopOnSignal(TrainerCallback):
             raise EvaluationAbandoned
 
     def on_save(self, args, state, control, **kwargs):
-        if _request.number:
-            number = _request.number
+        # Asked again: a signal since the step's end is known to one process alone, which must not leave the others.
+        if number := agree_on_signal(args.device):
             put_off(False)
             raise RunStopped(number, state.global_step)
 

@@ -96,13 +96,17 @@ def break_record() -> None:
     wrap(_MapDatasetFetcher, "fetch", fetch)
 
 
+def is_chosen_process() -> bool:
+    """Whether this is process FAULT_RANK, or there is but one."""
+    return os.environ.get("RANK", "0") == os.environ.get("FAULT_RANK", "0")
+
+
 def break_step() -> None:
     """A step raises in its second batch, in process FAULT_RANK where there are several."""
 
     def compute_loss(original, trainer, *args, **kwargs):
         loss = original(*args, **kwargs)
-        is_here = os.environ.get("RANK", "0") == os.environ.get("FAULT_RANK", "0")
-        if is_here and trainer.model.training and trainer.state.global_step == AT and happens_once():
+        if is_chosen_process() and trainer.model.training and trainer.state.global_step == AT and happens_once():
             raise ValueError("the step is broken")
         return loss
 
@@ -172,6 +176,17 @@ def fail_writes(part: str, is_once: bool, owner: type = transformers.Trainer) ->
     wrap(owner, part, save)
 
 
+def stop_while_saving() -> None:
+    """SIGTERM to process FAULT_RANK as it begins to save the checkpoint of step FAULT_AT."""
+
+    def save(original, trainer, *args, **kwargs):
+        if is_chosen_process() and trainer.state.global_step == AT and happens_once():
+            signal.raise_signal(signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    wrap(transformers.Trainer, "_save_checkpoint", save)
+
+
 def shrink_disk() -> None:
     """The disk has a megabyte left."""
     usage = type(shutil.disk_usage("/"))(2**40, 2**40 - 2**20, 2**20)
@@ -216,6 +231,7 @@ FAULTS = {
     "no network": forbid_network,
     "no hub": leave_hub_alone,
     "seal once": functools.partial(fail_writes, "on_save", True, CallbackHandler),
+    "stopped while saving": stop_while_saving,
     "small disk": shrink_disk,
     "nothing": lambda: None,
 }

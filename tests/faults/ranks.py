@@ -96,6 +96,21 @@ def send_to_rank(rank: int | None, number: int, folder: Path) -> Finding:
     return judge_end(run, folder)
 
 
+def launch_stopped_while_saving(folder: Path) -> Run:
+    """SIGTERM to the second process while both save: after they have agreed that the step ends without a signal."""
+    script = (ROOT / "tests" / "faults" / "injected.py", "stopped while saving", "ner")
+    places = {"FAULT_AT": "6", "FAULT_RANK": "1", "FAULT_FOLDER": str(folder)}
+    return Launched(*train_flags("ner", folder, *HALVES), script=script, **places).finish()
+
+
+def stop_while_saving(folder: Path) -> Finding:
+    """Both stop at that checkpoint."""
+    run = launch_stopped_while_saving(folder)
+    if "Stopped by SIGTERM at step 6: " not in run.stderr:
+        return Finding("loses", run.tail())
+    return judge_end(run, folder)
+
+
 def kill_while_saving(folder: Path) -> Finding:
     """SIGKILL to the process that writes, as soon as the directory of the second checkpoint is there."""
     launched = Launched(*train_flags("ner", folder, *HALVES))
@@ -157,7 +172,9 @@ FAULTS = [
     Fault("A31", "one of two processes raises", "survives", "survives", slow("rank 1", raise_in_rank)),
     Fault(
         "A33", "SIGTERM to one of two processes", "hangs", "survives",
-        slow("rank 1", partial(send_to_rank, 1, signal.SIGTERM)) + slow("rank 1, a NaN loss", skip_in_both),
+        slow("rank 1", partial(send_to_rank, 1, signal.SIGTERM))
+        + slow("rank 1, while both save", stop_while_saving)
+        + slow("rank 1, a NaN loss", skip_in_both),
     ),
     Fault(
         "A34", "SIGTERM to the launcher of two processes", "survives", "survives",
