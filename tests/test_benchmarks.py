@@ -237,4 +237,4 @@ def test_runs_that_are_forked_have_one_thread_and_stay_offline_wherever_they_are
     code = "from tests.faults.forked import *; print(start_script(Path(sys.argv[1])).finish().stdout)"
     env = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE")}
     run = subprocess.run([sys.executable, "-c", code, script], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert run.stdout.split() == ["1", "True"], run.stderr
+    assert "1 True" in run.stdout.splitlines(), run.stdout + run.stderr
