@@ -32,13 +32,12 @@ def run_alone(recipe: str, rows: int, output: Path, *flags: object) -> Path:
     return output
 
 
-def run_together(recipe: str, rows: int | None, output: Path, *flags: object) -> subprocess.CompletedProcess:
-    """What two processes say, launched as a user launches them, with `rows` rows a batch of each if not None."""
+def run_together(recipe: str, rows: int, output: Path, *flags: object) -> subprocess.CompletedProcess:
+    """What two processes say, launched as a user launches them, with `rows` rows a batch of each."""
     command = [
         ACCELERATE, "launch", "--config_file", ROOT / "accelerate_configs" / "multi_cpu.yaml",
-        ROOT / "recipes" / recipe / "run.py", *flags, "--output_dir", output,
+        ROOT / "recipes" / recipe / "run.py", *flags, "--per_device_train_batch_size", rows, "--output_dir", output,
     ]  # fmt: skip
-    command += [] if rows is None else ["--per_device_train_batch_size", rows]
     run = launch([str(word) for word in command])
     assert run.returncode == 0, run.stderr[-3000:]
     return run
@@ -75,31 +74,29 @@ def test_two_processes_give_the_run_of_one(alone, encoder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("rows", "flags"),
     [
-        ("--train_sampling_strategy", "group_by_length"),
-        pytest.param(("--train_sampling_strategy", "random"), marks=pytest.mark.slow),
-        pytest.param(("--max_tokens_per_batch", "200"), marks=pytest.mark.slow),
-        pytest.param(("--train_sampling_strategy", "batch_rebalance"), marks=pytest.mark.slow),
-        pytest.param(
-            ("--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2"), marks=pytest.mark.slow
-        ),
+        (2, ("--train_sampling_strategy", "group_by_length")),
+        pytest.param(2, ("--train_sampling_strategy", "random"), marks=pytest.mark.slow),
+        pytest.param(2, ("--max_tokens_per_batch", "200"), marks=pytest.mark.slow),
+        pytest.param(2, ("--train_sampling_strategy", "batch_rebalance"), marks=pytest.mark.slow),
+        pytest.param(1, ("--gradient_accumulation_steps", "2"), marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_killed_in_their_second_epoch_go_on_exactly(flags, tmp_path):
+def test_two_processes_killed_in_their_second_epoch_go_on_exactly(rows, flags, tmp_path):
     """Accelerate's loader of such a rest of an epoch does not tell the sampler which epoch it is."""
     output = tmp_path / "result"
     model = ["--from_scratch", "encoder_tiny", "--vocab_size", "600"]
-    few = ["--per_device_train_batch_size", "2", "--max_steps", "10", "--save_steps", "2", "--eval_steps", "2"]
+    few = ["--max_steps", "10", "--save_steps", "2", "--eval_steps", "2"]
     flags = list_short_flags("ner", model, output, *few, *flags)
-    run_together("ner", None, output, *flags)
+    run_together("ner", rows, output, *flags)
     whole = output.rename(tmp_path / "whole")
     epochs = {
         step: read_json(whole / f"checkpoint-{step}" / "trainer_state.json")["epoch"] for step in list_steps(whole)
     }
     step = next(step for step, epoch in epochs.items() if epoch > 1 and epoch % 1)
     restore_step(whole, output, step)
-    run = run_together("ner", None, output, *flags)
+    run = run_together("ner", rows, output, *flags)
     assert f"Resuming from {output}/checkpoint-{step}." in run.stdout
     assert describe_result(output, step) == describe_result(whole, step)
 
