@@ -29,13 +29,24 @@ def watch_workers(loader, seconds: float) -> None:
 
 
 def begin_worker(parent: int, initialize, number: int) -> None:
-    """What a worker does first: see to it that it ends with its parent, also where that is killed."""
+    """What a worker does first: see to it that it ends with its parent, also where that is killed.
+
+    And that it does not print a traceback when the parent breaks off the reading of a tensor, as it does where another
+    worker dies just then: the thread that hands tensors over shows its errors by `sys.excepthook`. The parent says why.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it is gone already
             os._exit(1)
+    sys.excepthook = show_unless_broken_off
     if initialize is not None:
         initialize(number)
+
+
+def show_unless_broken_off(kind: type[BaseException], error: BaseException, traceback) -> None:
+    """The `sys.excepthook` of a worker: silent about a connection that the parent has closed."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def end_workers(error: Exception) -> Exception:

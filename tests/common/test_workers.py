@@ -1,8 +1,11 @@
 import os
 import signal
 import threading
+from multiprocessing import process
+from multiprocessing.connection import Client
+from multiprocessing.resource_sharer import DupFd
 
-from common.workers import end_workers, find_worker_failure
+from common.workers import end_workers, find_worker_failure, watch_workers
 
 import pytest
 import torch
@@ -72,3 +75,24 @@ def test_a_worker_that_dies_while_the_others_are_ended_is_told_and_keeps_nothing
     told = find_worker_failure(end_workers(ValueError("x")))
     assert any(f"(pid {pid}) is killed by signal: Killed" in told for pid in pids)
     assert list_living(one, other) == []
+
+
+class Handles(list):
+    """Rows that a worker hands over as it does the memory of a tensor: whoever reads one asks a thread of it."""
+
+    def __getitem__(self, index):
+        return DupFd(0)
+
+
+def test_a_worker_whose_reader_breaks_off_prints_no_traceback_but_that_of_other_errors(capfd):
+    loader = DataLoader(Handles([0, 1]), batch_size=None, num_workers=1)
+    watch_workers(loader, 0)
+    iterator = iter(loader)
+    address, key = next(iterator)._id
+    with Client(address, authkey=process.current_process().authkey) as asked:
+        asked.send((key + 1000, os.getpid()))  # nothing has this key
+    Client(address, authkey=process.current_process().authkey).close()  # as where a signal ends the reading
+    os.close(next(iterator).detach())  # the thread has done the others by now
+    said = capfd.readouterr().err
+    assert f"KeyError: {key + 1000}" in said
+    assert "EOFError" not in said and said.count("Traceback") == 1

@@ -53,9 +53,11 @@ def hash_undisturbed(recipe: str, *flags: object) -> str:
 
 def judge_same_result(run: Run, folder: Path, pattern: str, recipe: str, *flags: object) -> Finding:
     """survives where a run went on to the weights of one that nothing happened to, and said what happened."""
-    is_told = re.search(pattern, run.stdout + run.stderr) is not None and "Traceback" not in run.stdout + run.stderr
+    said = run.stdout + run.stderr
+    is_told, is_clean = re.search(pattern, said) is not None, "Traceback" not in said
     is_same = run.code == 0 and hash_weights(folder) == hash_undisturbed(recipe, *flags)
-    return judge_survival(run, is_told and is_same, f"told {is_told}, same weights {is_same}: {run.tail()}")
+    evidence = f"told {is_told}, no traceback {is_clean}, same weights {is_same}: {run.tail()}"
+    return judge_survival(run, is_told and is_clean and is_same, evidence)
 
 
 def judge_resume(run: Run, folder: Path, pattern: str, recipe: str, *flags: object, **settings: object) -> Finding:
