@@ -13,7 +13,7 @@ from common.console import draw_table, say
 from common.errors import UserError, install_error_hook
 from common.intervals import RESAMPLES, SHUFFLES, Difference, compare_tallies
 from common.lines import name_some, shorten
-from common.results import read_predictions, read_result
+from common.result_files import read_predictions, read_result
 from common.tallies import GOLDS, ROW_SCORES, TEXTS, Tallied, name_unit, show_entry, tally_predictions
 
 import numpy as np

@@ -1,24 +1,14 @@
 """Which run a checkpoint is of: its settings, data, model and rows a step, compared before a run goes on with it."""
 
-from dataclasses import fields
 from pathlib import Path
 
 from common.errors import UserError
 from common.overview import count_rows_per_step
 from common.provenance import compute_sha256, describe_data
-from common.recovery_arguments import RecoveryArguments
-from common.tracking_arguments import TrackingArguments
+from common.recovery_arguments import NOT_PART_OF_A_RUN
 
 import yaml
 
-# What may differ between two starts of one run: where it is watched from, and how fast its data are prepared.
-NOT_PART_OF_A_RUN = {
-    "output_dir", "dry_run", "per_device_eval_batch_size",
-    "report_to", "run_name", "disable_tqdm", "log_level", "log_level_replica",
-    "preprocessing_num_workers", "overwrite_cache", "dataloader_num_workers", "save_total_limit", "cache_dir",
-    "license", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision", "hub_always_push",
-    *(setting.name for setting in fields(TrackingArguments)), *(setting.name for setting in fields(RecoveryArguments)),
-}  # fmt: skip
 # Compared by what they come to: the rows of an optimizer step, and what the files hold.
 COMPARED_BY_CONTENT = {
     "per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size", "train_file",

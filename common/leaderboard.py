@@ -12,9 +12,9 @@ from pathlib import Path
 
 from common.console import draw_table, say
 from common.errors import UserError, install_error_hook
-from common.fingerprint import NOT_PART_OF_A_RUN
 from common.lines import shorten
-from common.results import CONFIG_FILE, draw_csv, read_result
+from common.recovery_arguments import NOT_PART_OF_A_RUN
+from common.result_files import CONFIG_FILE, draw_csv, read_result
 
 import yaml
 

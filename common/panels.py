@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from common.lines import shorten
-from common.results import read_predictions
+from common.result_files import read_predictions
 
 import numpy as np
 import wandb

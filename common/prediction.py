@@ -19,7 +19,7 @@ from common.hub import HUB_ERRORS
 from common.inputs import Fault, Input, check_inputs, read_inputs
 from common.models import choose_device, load_result
 from common.predictors import TASKS
-from common.results import METRICS_FILE, RECIPE_FILE
+from common.result_files import METRICS_FILE, RECIPE_FILE
 
 import numpy as np
 import torch

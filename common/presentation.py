@@ -5,7 +5,8 @@ from pathlib import Path
 from common.model_card import write_model_card
 from common.plots import name_plot, plot_learning_curve, plot_outcome
 from common.report import write_report
-from common.results import Outcome, read_predictions
+from common.result_files import read_predictions
+from common.results import Outcome
 from common.slices import add_intervals, report_slices
 from common.tallies import tally_predictions
 

@@ -6,15 +6,13 @@ made of it), `predictions_<split>.jsonl`, `history.csv`, `plots/`, `report.html`
 written last, `metrics.json`: a directory with it holds a finished run.
 """
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.atomic_files import read_json, write_json, write_lines, write_text
+from common.atomic_files import write_json, write_lines, write_text
 from common.checkpoints import seal_directory
 from common.console import say
 from common.disk import describe_write_failure
@@ -24,11 +22,10 @@ from common.intervals import format_interval
 from common.locking import release_directory
 from common.overview import count_parameters, sum_counts
 from common.provenance import list_versions
+from common.result_files import CONFIG_FILE, METRICS_FILE, RECIPE_FILE, draw_csv
 from common.saving import list_model_files, save_model
 from common.stopping import forget_signals
 from common.upload import upload_result
-
-CONFIG_FILE, METRICS_FILE, RECIPE_FILE = "config.yaml", "metrics.json", "recipe.json"
 
 
 @dataclass
@@ -146,51 +143,10 @@ def save_predictions(training_args, split: str, rows: Iterable[dict]) -> None:
         write_lines(Path(training_args.output_dir) / f"predictions_{split}.jsonl", lines)
 
 
-def read_predictions(output_dir: Path, split: str) -> list[dict]:
-    """The rows of `predictions_<split>.jsonl`."""
-    with (output_dir / f"predictions_{split}.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def is_finished(output_dir: Path) -> bool:
-    """Whether a run has written all of its result there, in files that can be read."""
-    try:
-        return all(isinstance(read_json(output_dir / name), dict) for name in (METRICS_FILE, RECIPE_FILE))
-    except (FileNotFoundError, ValueError):
-        return False
-
-
-def read_result(output_dir: Path) -> tuple[dict, dict]:
-    """What `recipe.json` and `metrics.json` of a finished run say; a UserError where there is none."""
-    if not output_dir.is_dir():
-        what = "a file, not a directory" if output_dir.exists() else "no such directory"
-        raise UserError(f"{output_dir}: {what}; give the output_dir of a finished run.")
-    if not (output_dir / METRICS_FILE).is_file() or not (output_dir / RECIPE_FILE).is_file():
-        if (output_dir / CONFIG_FILE).is_file():
-            raise UserError(f"{output_dir}: the run is not finished; the command that began it goes on with it.")
-        raise UserError(f"{output_dir}: not a result directory; give the output_dir of a finished run.")
-    try:
-        recipe, metrics = read_json(output_dir / RECIPE_FILE), read_json(output_dir / METRICS_FILE)
-    except ValueError as error:
-        raise UserError(f"{output_dir}: {RECIPE_FILE} or {METRICS_FILE} is damaged: {error}.") from error
-    if not isinstance(recipe, dict) or not isinstance(metrics, dict) or not {"task", "headline"} <= recipe.keys():
-        raise UserError(f"{output_dir}: its {RECIPE_FILE} is not from a run of these recipes.")
-    return recipe, metrics
-
-
 def write_history(path: Path, log_history: list[dict]) -> None:
     """Everything that was logged while training, a line a step, as a table."""
     names = sorted({name for entry in log_history for name in entry} - {"step", "epoch"})
     write_text(path, draw_csv(["step", "epoch", *names], log_history))
-
-
-def draw_csv(names: list[str], rows: list[dict]) -> str:
-    """The rows as CSV under a head of these names; what a row lacks stays empty."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
 
 
 def say_scores(output_dir: Path, outcome: Outcome) -> None:

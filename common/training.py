@@ -28,7 +28,8 @@ from common.locking import hold_directory
 from common.models import load_result
 from common.optimization import check_optimizer
 from common.peak import PeakMemory, estimate_step
-from common.results import CONFIG_FILE, METRICS_FILE, RECIPE_FILE, Outcome, is_finished, say_scores
+from common.result_files import CONFIG_FILE, METRICS_FILE, RECIPE_FILE, is_finished
+from common.results import Outcome, say_scores
 from common.resumable import check_resumption
 from common.saving import save_model
 from common.stopping import EvaluationAbandoned, RunStopped, get_signal, say_last, watch_signals

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.console import measure_text
 from common.leaderboard import group_runs, main
-from tests.conftest import launch
+from tests.conftest import ROOT, launch
 
 import pytest
 import yaml
@@ -123,3 +123,10 @@ def test_nothing_to_show_is_an_error_at_the_terminal(tmp_path):
         f"skipped: {tmp_path}: not a result directory; give the output_dir of a finished run.\n"
         "error: no finished run among these directories: there is nothing to show.\n"
     )
+
+
+def test_the_table_is_shown_without_importing_what_trains():
+    """Torch and transformers take ten seconds to import, and a table of files needs neither."""
+    code = "import sys, common.leaderboard; print(sorted({'torch', 'transformers', 'datasets'} & sys.modules.keys()))"
+    run = launch([sys.executable, "-c", code], PYTHONPATH=str(ROOT))
+    assert (run.returncode, run.stdout) == (0, "[]\n"), run.stderr

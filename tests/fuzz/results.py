@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.inputs import check_inputs, open_file, read_inputs
 from common.predict import names_file, parse_text
 from common.predictors import TASKS
-from common.results import METRICS_FILE, RECIPE_FILE, read_result
+from common.result_files import METRICS_FILE, RECIPE_FILE, read_result
 from tests.fuzz.contents import DAMAGES, PIECES, SIDES, damage, list_contents, write_csv, write_jsonl
 from tests.fuzz.drawn import DRAWN, SPOKEN, VALUES
 from tests.fuzz.reader import Reader, check_refusal, check_text
