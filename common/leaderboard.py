@@ -14,7 +14,8 @@ from common.console import draw_table, say
 from common.errors import UserError, install_error_hook
 from common.lines import shorten
 from common.recovery_arguments import NOT_PART_OF_A_RUN
-from common.result_files import CONFIG_FILE, draw_csv, read_result
+from common.result_files import CONFIG_FILE, read_result
+from common.tables import draw_csv
 
 import yaml
 

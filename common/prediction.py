@@ -19,7 +19,7 @@ from common.hub import HUB_ERRORS
 from common.inputs import Fault, Input, check_inputs, read_inputs
 from common.models import choose_device, load_result
 from common.predictors import TASKS
-from common.result_files import METRICS_FILE, RECIPE_FILE
+from common.result_files import CONFIG_FILE, METRICS_FILE, RECIPE_FILE
 
 import numpy as np
 import torch
@@ -90,7 +90,7 @@ def _refuse_other_directories(name: str, path: Path) -> None:
         raise UserError(
             f"{name}: a checkpoint of a run; give the output_dir of the run when it is finished ({path.parent})."
         )
-    if (path / "config.yaml").is_file():
+    if (path / CONFIG_FILE).is_file():
         raise UserError(f"{name}: the run is not finished; the same command goes on with it.")
     raise UserError(f"{name}: not the output_dir of a run, it has no {RECIPE_FILE} and {METRICS_FILE}; give one.")
 

@@ -1,7 +1,5 @@
 """The files of a result directory, read: by what shows finished runs, without importing what trains."""
 
-import csv
-import io
 import json
 from pathlib import Path
 
@@ -41,12 +39,3 @@ def read_result(output_dir: Path) -> tuple[dict, dict]:
     if not isinstance(recipe, dict) or not isinstance(metrics, dict) or not {"task", "headline"} <= recipe.keys():
         raise UserError(f"{output_dir}: its {RECIPE_FILE} is not from a run of these recipes.")
     return recipe, metrics
-
-
-def draw_csv(names: list[str], rows: list[dict]) -> str:
-    """The rows as CSV under a head of these names; what a row lacks stays empty."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()

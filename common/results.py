@@ -22,9 +22,10 @@ from common.intervals import format_interval
 from common.locking import release_directory
 from common.overview import count_parameters, sum_counts
 from common.provenance import list_versions
-from common.result_files import CONFIG_FILE, METRICS_FILE, RECIPE_FILE, draw_csv
+from common.result_files import CONFIG_FILE, METRICS_FILE, RECIPE_FILE
 from common.saving import list_model_files, save_model
 from common.stopping import forget_signals
+from common.tables import draw_csv
 from common.upload import upload_result
 
 

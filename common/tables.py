@@ -1,6 +1,7 @@
-"""CSV and TSV files, read without guessing: a value stays the text that it is, 'NA' and 'null' too."""
+"""CSV and TSV files, read without guessing: a value stays the text that it is, 'NA' and 'null' too. CSV, written."""
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def read_tsv(path: Path, complaints: Complaints) -> Iterator[tuple[int, dict]]:
     GLUE and most corpora write it so. A field that was quoted as in CSV, its quotes doubled, is refused.
     """
     yield from _read_table(path, complaints, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def draw_csv(names: list[str], rows: list[dict]) -> str:
+    """The rows as CSV under a head of these names; what a row lacks stays empty."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
 
 
 class _RecordLines:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.allocator import keep_freed_memory
-from common.atomic_files import read_json, write_text
+from common.atomic_files import write_text
 from common.best_score import check_best_score
 from common.checkpoints import (
     MANIFEST,
@@ -28,7 +28,7 @@ from common.locking import hold_directory
 from common.models import load_result
 from common.optimization import check_optimizer
 from common.peak import PeakMemory, estimate_step
-from common.result_files import CONFIG_FILE, METRICS_FILE, RECIPE_FILE, is_finished
+from common.result_files import CONFIG_FILE, is_finished, read_result
 from common.results import Outcome, say_scores
 from common.resumable import check_resumption
 from common.saving import save_model
@@ -215,7 +215,7 @@ def _check_output_dir(training_args) -> None:
         say(
             f"{output_dir} holds this run, finished. To train it again, choose another --output_dir or delete this one."
         )
-        recipe, metrics = read_json(output_dir / RECIPE_FILE), read_json(output_dir / METRICS_FILE)
+        recipe, metrics = read_result(output_dir)
         say_scores(output_dir, Outcome(recipe["task"], recipe["headline"], metrics=metrics))
         raise SystemExit(0)
     if training_args.resume_from_checkpoint == "never" and list_checkpoints(output_dir):

@@ -400,6 +400,9 @@ def test_a_finished_run_is_not_trained_again(result, encoder, tmp_path, capsys):
     with pytest.raises(UserError, match="finished run with other settings .*learning_rate: 5e-05 -> 0.001"):
         run_main(*flags, "--learning_rate", "1e-3")
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    (tmp_path / "out" / "recipe.json").write_text("{}")
+    with pytest.raises(UserError, match="recipe.json is not from a run of these recipes"):
+        run_main(*flags)
 
 
 def test_an_untrained_model_is_not_evaluated(tmp_path):
